@@ -1,0 +1,31 @@
+# Each target does what set-up it needs, in .venv, and is quick when nothing changed.
+
+PYTHON ?= python3.11
+BIN := .venv/bin
+
+.PHONY: setup demo test bench lint clean
+
+setup: .venv/ready
+
+.venv/ready: pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --upgrade pip
+	$(BIN)/pip install --quiet --editable ".[detect,dev]"
+	@touch $@
+
+demo: setup
+	$(BIN)/python tools/demo.py --output out/demo
+
+test: setup
+	$(BIN)/python -m pytest
+
+bench: setup
+	$(BIN)/python tools/bench.py
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+clean:
+	rm -rf .venv out

@@ -1,0 +1,98 @@
+"""Files that appear whole or not at all."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from meshrec.errors import MeshrecError
+
+
+def write_whole(path: Path, write: Callable[[Path], object]) -> Path:
+    """Call `write` on a temporary neighbour of `path`, sync it to the disk and rename it to `path`.
+
+    The neighbour keeps the suffix of `path`, because many writers choose their format by it. On any failure the
+    neighbour is removed and whatever stood at `path` before is untouched. A full disk, a read-only folder or a file in
+    the way of a folder is a `MeshrecError`.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
+        os.close(handle)
+    except OSError as error:
+        raise _cannot_write(path, error) from error
+    neighbour = Path(name)
+    try:
+        write(neighbour)
+        _sync(neighbour)
+        neighbour.chmod(0o666 & ~_umask())
+        neighbour.replace(path)
+    except OSError as error:
+        raise _cannot_write(path, error) from error
+    finally:
+        neighbour.unlink(missing_ok=True)
+    return path
+
+
+@contextmanager
+def whole_folder(path: Path, mark: str) -> Iterator[Path]:
+    """A temporary neighbour of the folder `path`, which takes its place when the block ends well, and else vanishes.
+
+    Only a folder that is empty or holds a file named `mark`, the sign of an earlier one of its kind, is replaced.
+    """
+    if path.exists() and not (path.is_dir() and ((path / mark).is_file() or not any(path.iterdir()))):
+        raise MeshrecError(
+            f"{path} exists and holds no {mark}, so it is left alone; choose another folder with -o DIR."
+        )
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        neighbour = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+    except OSError as error:
+        raise _cannot_write(path, error) from error
+    try:
+        yield neighbour
+        neighbour.chmod(0o777 & ~_umask())
+        _swap(neighbour, path)
+    except OSError as error:
+        raise _cannot_write(path, error) from error
+    finally:
+        shutil.rmtree(neighbour, ignore_errors=True)
+
+
+def _swap(new: Path, path: Path) -> None:
+    """Put the folder `new` at `path`; what stood there goes aside first, and back if that fails."""
+    if not path.exists():
+        new.replace(path)
+        return
+    aside = new.with_name(new.name + "-old")
+    path.replace(aside)
+    try:
+        new.replace(path)
+    except OSError:
+        aside.replace(path)
+        raise
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def write_text(path: Path, text: str) -> Path:
+    """Write `text` as UTF-8, whole or not at all."""
+    return write_whole(path, lambda neighbour: neighbour.write_text(text, encoding="utf-8"))
+
+
+def _sync(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _cannot_write(path: Path, error: OSError) -> MeshrecError:
+    return MeshrecError(
+        f"Cannot write {path}: {error.strerror or error}. Free some space, or choose another folder with -o DIR."
+    )

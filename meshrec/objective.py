@@ -1,0 +1,253 @@
+"""What a fit minimises: reprojection, 3D landmarks, the pose prior and the shape prior, with analytic derivatives.
+
+All terms are negative log-likelihoods up to constants: residuals in units of their noise, halved squares, Cauchy's
+robust kernel on what a detector says. Unknowns are the 24 rotations (right tangent, R <- R exp(delta)), betas, transl.
+"""
+
+from dataclasses import dataclass, replace
+
+import roma
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from meshrec.body import BodyModel
+from meshrec.kinematics import Kinematics, pose_features
+from meshrec.skeletons import SMPL24, Skeleton
+from meshrec.types import Batched, BodyParams
+from priors.prior import Prior
+
+NEAREST_M = 0.2
+"""No joint that was seen may come nearer to the camera."""
+
+SCALE_ROUNDS = 4
+"""Rounds of reweighting that find the scale of 3D landmarks."""
+
+
+@dataclass(frozen=True)
+class Observations(Batched):
+    """What was seen of N people, in the units of the objective."""
+
+    xy_px: Float[Tensor, "N K 2"]
+    """Relative to the principal point."""
+    weight: Float[Tensor, "N K"]
+    """The detector's confidence; 0 where nothing was seen."""
+    noise_px: Float[Tensor, "N"]
+    focal_px: Float[Tensor, "N"]
+    landmarks_m: Float[Tensor, "N K 3"]
+    landmark_weight: Float[Tensor, "N K"]
+
+
+@dataclass(frozen=True)
+class ObjectiveConfig:
+    """How much each kind of evidence is trusted."""
+
+    outlier: float = 3.0
+    """Residuals beyond so many units of noise are taken for outliers (Cauchy's kernel)."""
+    landmark_noise_m: tuple[float, float, float] = (0.05, 0.05, 0.1)
+    """Standard deviation of 3D landmarks along x, y and depth, metres."""
+    landmark_scale_spread: float = 0.1
+    """How far the landmarks' scale may be off: the detector does not know the person's height."""
+    prior_weight: float = 1.0
+    shape_weight: float = 1.0
+
+
+@dataclass(frozen=True)
+class Terms(Batched):
+    """The objective, term by term."""
+
+    keypoints: Float[Tensor, "N"]
+    landmarks: Float[Tensor, "N"]
+    prior: Float[Tensor, "N"]
+    shape: Float[Tensor, "N"]
+
+    @property
+    def total(self) -> Float[Tensor, "N"]:
+        """Their sum."""
+        return self.keypoints + self.landmarks + self.prior + self.shape
+
+
+@dataclass(frozen=True)
+class Quadratic:
+    """The objective's Gauss-Newton model around some parameters; U = 72 + B + 3 unknowns."""
+
+    gradient: Float[Tensor, "N U"]
+    hessian: Float[Tensor, "N U U"]
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Residual rows of one kind, robustly weighted: r, and for each row the direction a with dr = a . dx."""
+
+    residual: Float[Tensor, "N K D"]
+    direction: Float[Tensor, "N K D 3"]
+    energy: Float[Tensor, "N"]
+
+
+class Objective:
+    """The objective of N people, for parameters with one leading axis N."""
+
+    def __init__(
+        self,
+        model: BodyModel,
+        prior: Prior | None,
+        skeleton: Skeleton,
+        observations: Observations,
+        config: ObjectiveConfig,
+    ) -> None:
+        self.model, self.prior, self.skeleton = model, prior, skeleton
+        self.regressor = model.regressor(skeleton)
+        self.observations, self.config = observations, config
+
+    def of(self, people: Tensor) -> "Objective":
+        """The objective of some of the people."""
+        return Objective(self.model, self.prior, self.skeleton, self.observations[people], self.config)
+
+    def terms(self, params: BodyParams) -> Terms:
+        """Every term; infinite where a seen joint comes too near to the camera or behind it."""
+        tree = self.model.kinematics(params)
+        joints = self._joints(tree, params)
+        energy = torch.zeros_like(params.transl_m[:, 0]) if self.prior is None else self.prior.energy(params.pose)
+        return self._terms(joints, energy, params)
+
+    def reprojection_px(self, params: BodyParams) -> Float[Tensor, "N"]:
+        """Median distance of projected and seen keypoints, over the seen ones."""
+        seen = self.observations
+        joints = self._joints(self.model.kinematics(params), params)
+        xy_px = seen.focal_px[:, None, None] * joints[..., :2] / joints[..., 2:].clamp_min(NEAREST_M)
+        distance = (xy_px - seen.xy_px).norm(dim=-1)
+        return torch.where(seen.weight > 0, distance, torch.nan).nanmedian(dim=-1).values
+
+    def quadratic(self, params: BodyParams) -> Quadratic:
+        """Gradient and Gauss-Newton Hessian."""
+        tree = self.model.kinematics(params)
+        betas = self.model.pad_betas(params.betas)
+        joints, levers, by_betas = self.regressor.with_jacobian(
+            tree, betas, pose_features(params.rotations), self.model.rest_directions
+        )
+        joints = joints + params.transl_m[:, None]
+        by_betas = by_betas[..., : params.betas.shape[-1]]
+        rows = [_rows(self._keypoints(joints), levers, tree.world, by_betas, moves=True)]
+        if self._uses_landmarks:
+            share = self._landmark_share
+            centred_levers = levers - torch.einsum("nk,nkic->nic", share, levers)[:, None]
+            centred_betas = by_betas - torch.einsum("nk,nkcb->ncb", share, by_betas)[:, None]
+            rows.append(_rows(self._landmarks(joints), centred_levers, tree.world, centred_betas, moves=False))
+        residual = torch.cat([row[0] for row in rows], dim=1)
+        jacobian = torch.cat([row[1] for row in rows], dim=1)
+        gradient = (jacobian.mT @ residual[..., None])[..., 0]
+        hessian = jacobian.mT @ jacobian
+        return self._add_priors(gradient, hessian, params)
+
+    def _joints(self, tree: Kinematics, params: BodyParams) -> Float[Tensor, "N K 3"]:
+        betas = self.model.pad_betas(params.betas)
+        return self.regressor(tree, betas, pose_features(params.rotations)) + params.transl_m[:, None]
+
+    def _terms(self, joints: Float[Tensor, "N K 3"], energy: Float[Tensor, "N"], params: BodyParams) -> Terms:
+        behind = ((joints[..., 2] < NEAREST_M) & (self.observations.weight > 0)).any(dim=-1)
+        keypoints = self._keypoints(joints).energy
+        landmarks = self._landmarks(joints).energy if self._uses_landmarks else torch.zeros_like(keypoints)
+        return Terms(
+            keypoints=torch.where(behind, torch.inf, keypoints),
+            landmarks=landmarks,
+            prior=self.config.prior_weight * energy,
+            shape=self.config.shape_weight * params.betas.square().sum(dim=-1) / 2,
+        )
+
+    def _keypoints(self, joints: Float[Tensor, "N K 3"]) -> Evidence:
+        """Projected minus seen, in units of keypoint noise."""
+        seen = self.observations
+        scale = (seen.focal_px / seen.noise_px)[:, None]
+        depth = joints[..., 2].clamp_min(NEAREST_M)
+        x, y = joints[..., 0] / depth, joints[..., 1] / depth
+        residual = scale[..., None] * torch.stack([x, y], dim=-1) - seen.xy_px / seen.noise_px[:, None, None]
+        zero = torch.zeros_like(x)
+        by_joint = torch.stack([1 + zero, zero, -x, zero, 1 + zero, -y], dim=-1).unflatten(-1, (2, 3))
+        direction = (scale / depth)[..., None, None] * by_joint
+        return _robust(residual, direction, seen.weight, self.config.outlier)
+
+    def _landmarks(self, joints: Float[Tensor, "N K 3"]) -> Evidence:
+        """Joints minus scaled landmarks, both about their means, at the most likely scale (reweighted least squares).
+
+        At that scale the objective does not change with it, so the derivatives need not know of it.
+        """
+        seen = self.observations
+        share = self._landmark_share
+        centred = joints - torch.einsum("nk,nkc->nc", share, joints)[:, None]
+        guess = seen.landmarks_m - torch.einsum("nk,nkc->nc", share, seen.landmarks_m)[:, None]
+        noise = joints.new_tensor(self.config.landmark_noise_m)
+        tightness = self.config.landmark_scale_spread**-2
+        direction = torch.diag(1 / noise).expand(*centred.shape, 3)
+        weight = seen.landmark_weight
+        for _ in range(SCALE_ROUNDS):
+            trust = weight[..., None] / noise.square()
+            scale = (trust * centred * guess).sum((1, 2)) + tightness
+            scale = scale / ((trust * guess.square()).sum((1, 2)) + tightness)
+            residual = (centred - scale[:, None, None] * guess) / noise
+            weight = seen.landmark_weight / (1 + residual.square().sum(dim=-1) / self.config.outlier**2)
+        evidence = _robust(residual, direction, seen.landmark_weight, self.config.outlier)
+        return replace(evidence, energy=evidence.energy + tightness * (scale - 1).square() / 2)
+
+    @property
+    def _uses_landmarks(self) -> bool:
+        return bool((self.observations.landmark_weight > 0).any())
+
+    @property
+    def _landmark_share(self) -> Float[Tensor, "N K"]:
+        weight = self.observations.landmark_weight
+        return weight / weight.sum(dim=-1, keepdim=True).clamp_min(1e-6)
+
+    def _add_priors(
+        self, gradient: Float[Tensor, "N U"], hessian: Float[Tensor, "N U U"], params: BodyParams
+    ) -> Quadratic:
+        pose = slice(3, 3 * len(SMPL24))
+        shape = slice(pose.stop, pose.stop + params.betas.shape[-1])
+        if self.prior is not None:
+            prior = self.prior.normal_equations(params.pose)
+            gradient[:, pose] += self.config.prior_weight * prior.gradient
+            hessian[:, pose, pose] += self.config.prior_weight * prior.hessian
+        gradient[:, shape] += self.config.shape_weight * params.betas
+        hessian[:, shape, shape].diagonal(dim1=1, dim2=2).add_(self.config.shape_weight)
+        return Quadratic(gradient, hessian)
+
+
+def retract(params: BodyParams, step: Float[Tensor, "N U"]) -> BodyParams:
+    """Move the parameters by a step in their tangent space."""
+    tangent, betas, transl_m = step.split([3 * len(SMPL24), params.betas.shape[-1], 3], dim=-1)
+    turned = params.rotations @ roma.rotvec_to_rotmat(tangent.unflatten(-1, (-1, 3)))
+    return BodyParams.from_rotations(turned, params.betas + betas, params.transl_m + transl_m)
+
+
+def _robust(
+    residual: Float[Tensor, "N K D"],
+    direction: Float[Tensor, "N K D 3"],
+    weight: Float[Tensor, "N K"],
+    outlier: float,
+) -> Evidence:
+    """Cauchy's kernel on each residual vector: c^2/2 log(1 + |r|^2 / c^2); rows scaled by its square-root weight.
+
+    The scaled rows give the kernel's gradient, and its Gauss-Newton Hessian (Triggs et al., 2000, without the
+    negative second-order part).
+    """
+    ratio = residual.square().sum(dim=-1) / outlier**2
+    energy = (weight * outlier**2 * ratio.log1p()).sum(dim=-1) / 2
+    root = (weight / (1 + ratio)).sqrt()[..., None]
+    return Evidence(root * residual, root[..., None] * direction, energy)
+
+
+def _rows(
+    evidence: Evidence,
+    levers: Float[Tensor, "N K 24 3"],
+    world: Float[Tensor, "N 24 3 3"],
+    by_betas: Float[Tensor, "N K 3 B"],
+    moves: bool,
+) -> tuple[Float[Tensor, "N R"], Float[Tensor, "N R U"]]:
+    """Residuals, and their derivatives by every unknown: `a . (w x lever) = (lever x a) . w` with `w = G delta`."""
+    direction = evidence.direction
+    turning = torch.linalg.cross(levers.transpose(1, 2)[:, :, :, None], direction[:, None])
+    turning = turning.flatten(2, 3) @ world
+    by_rotation = turning.transpose(1, 2).flatten(2)
+    by_shape = (direction @ by_betas).flatten(1, 2)
+    by_translation = direction.flatten(1, 2)
+    by_translation = by_translation if moves else torch.zeros_like(by_translation)
+    return evidence.residual.flatten(1), torch.cat([by_rotation, by_shape, by_translation], dim=-1)

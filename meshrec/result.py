@@ -1,0 +1,128 @@
+"""What `result.json` and `result.npz` say of a photograph: named fields, metres, pixels, the camera frame."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import fields
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+import roma
+import torch
+from torch import Tensor
+
+from meshrec.body import BodyModel
+from meshrec.photo import Photo
+from meshrec.skeletons import H36M17, SMPL24
+from meshrec.types import BodyParams, Camera, Estimate, FitReport, Keypoints, Person
+
+RESULT_FILE = "result.json"
+
+
+def result_record(photo: Photo, people: Sequence[Person], estimate: Estimate, model: BodyModel) -> dict[str, Any]:
+    """The content of `result.json`; every place is in the frame of the camera (x right, y down, z forward)."""
+    return {
+        "meshrec": version("meshrec"),
+        "photo": str(photo.path),
+        "width_px": photo.width_px,
+        "height_px": photo.height_px,
+        "branch": estimate.branch,
+        "body": {"name": model.file.name, "path": str(model.file.path), "sha256": model.file.sha256},
+        "joints17_names": list(H36M17.joints),
+        "joints24_names": list(SMPL24.joints),
+        "people": [_person_record(index, person, estimate[index]) for index, person in enumerate(people)],
+    }
+
+
+def _person_record(index: int, person: Person, estimate: Estimate) -> dict[str, Any]:
+    root_m = torch.zeros(3) if estimate.root_m is None else estimate.root_m
+    record = {
+        "box_xyxy_px": _plain(person.box_xyxy_px),
+        "score": person.score,
+        "keypoints": _keypoints_record(person.keypoints),
+        "joints17_m": _plain(estimate.joints17_m + root_m),
+        "joints17_seen": estimate.seen.tolist(),
+        "joints17_confidence": _plain(estimate.confidence),
+        "files": {kind: f"person{index}{end}" for kind, end in FILES.items()},
+    }
+    if estimate.camera is not None:
+        record["camera"] = _camera_record(estimate.camera)
+    if estimate.params is not None:
+        record["smpl"] = _smpl_record(estimate.params)
+    if estimate.body is not None:
+        record["joints24_m"] = _plain(estimate.body.joints_m)
+    if estimate.report is not None:
+        record["report"] = _report_record(estimate.report)
+    return record
+
+
+FILES = {"mesh": ".obj", "overlay": "_overlay.png", "side": "_side.png"}
+"""What is written beside the record, by the ending behind the person's name."""
+
+
+def _keypoints_record(keypoints: Keypoints) -> dict[str, Any]:
+    return {
+        "skeleton": keypoints.skeleton.name,
+        "names": list(keypoints.skeleton.joints),
+        "xy_px": _plain(keypoints.xy_px),
+        "confidence": _plain(keypoints.confidence),
+    }
+
+
+def _camera_record(camera: Camera) -> dict[str, Any]:
+    return {
+        "focal_px": _plain(camera.focal_px),
+        "center_px": _plain(camera.center_px),
+        "focal_source": camera.focal_source,
+    }
+
+
+def _smpl_record(params: BodyParams) -> dict[str, Any]:
+    return {
+        "pose_axis_angle": _plain(roma.rotmat_to_rotvec(params.rotations).flatten()),
+        "rotations": _plain(params.rotations),
+        "betas": _plain(params.betas),
+        "transl_m": _plain(params.transl_m),
+    }
+
+
+def _report_record(report: FitReport) -> dict[str, Any]:
+    terms = {field.name: _plain(getattr(report, field.name)) for field in fields(report)}
+    return {"total": _plain(report.total), **terms}
+
+
+def _plain(tensor: Tensor) -> Any:
+    """Numbers and lists as JSON knows them: floats to seven digits, what is not finite as null."""
+    return _finite(tensor.detach().cpu().tolist())
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_finite(item) for item in value]
+    if isinstance(value, float):
+        return float(f"{value:.7g}") if math.isfinite(value) else None
+    return value
+
+
+def result_arrays(people: Sequence[Person], estimate: Estimate) -> dict[str, np.ndarray]:
+    """The content of `result.npz`: the same numbers and the vertices, with one leading axis for the people."""
+    root_m = torch.zeros(len(people), 3) if estimate.root_m is None else estimate.root_m
+    arrays = {
+        "box_xyxy_px": torch.stack([person.box_xyxy_px for person in people]),
+        "keypoints_xy_px": torch.stack([person.keypoints.xy_px for person in people]),
+        "keypoints_confidence": torch.stack([person.keypoints.confidence for person in people]),
+        "joints17_m": estimate.joints17_m + root_m[:, None],
+        "joints17_seen": estimate.seen,
+    }
+    if estimate.params is not None:
+        arrays["pose_axis_angle"] = roma.rotmat_to_rotvec(estimate.params.rotations).flatten(1)
+        arrays["rotations"] = estimate.params.rotations
+        arrays["betas"] = estimate.params.betas
+        arrays["transl_m"] = estimate.params.transl_m
+    if estimate.body is not None:
+        arrays["joints24_m"] = estimate.body.joints_m
+        arrays["vertices_m"] = estimate.body.vertices_m
+    if estimate.camera is not None:
+        arrays["focal_px"] = estimate.camera.focal_px
+        arrays["center_px"] = estimate.camera.center_px
+    return {name: tensor.cpu().numpy() for name, tensor in arrays.items()}

@@ -1,0 +1,1 @@
+"""Pose priors: probability on joint rotations, without images, cameras or meshes."""

@@ -1,0 +1,103 @@
+"""What a prior is: probability on joint rotations, and probability on R^D, which it is built from."""
+
+from typing import NamedTuple, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+class NormalEquations(NamedTuple):
+    """What a Gauss-Newton step asks of the energy 1/2 ||r||^2: its value, J^T r and J^T J."""
+
+    energy: Float[Tensor, "*batch"]
+    gradient: Float[Tensor, "*batch T"]
+    hessian: Float[Tensor, "*batch T T"]
+
+
+@runtime_checkable
+class Prior(Protocol):
+    """Probability on the rotations of J joints, each relative to its parent.
+
+    Derivatives are along the right tangent: R_j <- R_j exp(delta_j), the 3 J numbers delta in radians. Every method
+    takes any leading batch, float32 or float64, and answers in the type and on the device of the rotations.
+    """
+
+    @property
+    def mean_rotations(self) -> Float[Tensor, "J 3 3"]:
+        """The rotations that every chart is centred on, and a fair start for a fit."""
+        ...
+
+    def log_prob(self, rotations: Float[Tensor, "*batch J 3 3"]) -> Float[Tensor, "*batch"]:
+        """Log-density on SO(3)^J in nats; the unit of volume is radians^3 a joint (SO(3) has 8 pi^2 of it)."""
+        ...
+
+    def energy(self, rotations: Float[Tensor, "*batch J 3 3"]) -> Float[Tensor, "*batch"]:
+        """What a fit minimises: 1/2 ||residual||^2."""
+        ...
+
+    def residual(self, rotations: Float[Tensor, "*batch J 3 3"]) -> Float[Tensor, "*batch E"]:
+        """The vector r whose half squared norm is the energy, in standard deviations."""
+        ...
+
+    def residual_and_jacobian(
+        self, rotations: Float[Tensor, "*batch J 3 3"]
+    ) -> tuple[Float[Tensor, "*batch E"], Float[Tensor, "*batch E T"]]:
+        """The residual and its derivative along the right tangent, T = 3 J."""
+        ...
+
+    def normal_equations(self, rotations: Float[Tensor, "*batch J 3 3"]) -> NormalEquations:
+        """Energy, gradient and Gauss-Newton Hessian along the right tangent, T = 3 J."""
+        ...
+
+    def sample(
+        self, n: int, temperature: float = 1.0, generator: torch.Generator | None = None
+    ) -> Float[Tensor, "{n} J 3 3"]:
+        """Random poses; `temperature` multiplies the standard deviations."""
+        ...
+
+    def score(self, rotations: Float[Tensor, "*batch J 3 3"]) -> Float[Tensor, "*batch"]:
+        """The share of real poses, 0 to 1, whose energy is higher: about 1 near the mode, 0 for no human pose."""
+        ...
+
+
+@runtime_checkable
+class Density(Protocol):
+    """Probability on R^D; what the methods share with `Prior` means the same, with points for rotations."""
+
+    def log_prob(self, points: Float[Tensor, "*batch D"]) -> Float[Tensor, "*batch"]:
+        """Log-density in nats."""
+        ...
+
+    def residual(self, points: Float[Tensor, "*batch D"]) -> Float[Tensor, "*batch E"]:
+        """The vector r whose half squared norm is the energy."""
+        ...
+
+    def residual_and_jacobian(
+        self, points: Float[Tensor, "*batch D"]
+    ) -> tuple[Float[Tensor, "*batch E"], Float[Tensor, "*batch E D"]]:
+        """The residual and its derivative dr/dx."""
+        ...
+
+    def normal_equations(self, points: Float[Tensor, "*batch D"]) -> NormalEquations:
+        """Energy, gradient and Gauss-Newton Hessian, T = D."""
+        ...
+
+    def sample(
+        self, n: int, temperature: float = 1.0, generator: torch.Generator | None = None
+    ) -> Float[Tensor, "{n} D"]:
+        """Random points; `temperature` multiplies the standard deviations."""
+        ...
+
+
+def half_squared_norm(residual: Float[Tensor, "*batch E"]) -> Float[Tensor, "*batch"]:
+    """The energy of a residual: 1/2 ||r||^2."""
+    return residual.square().sum(dim=-1) / 2
+
+
+def standard_normal(
+    n: int, dimension: int, like: Tensor, generator: torch.Generator | None
+) -> Float[Tensor, "{n} {dimension}"]:
+    """N(0, I) draws in the type and on the device of `like`, drawn on the device of `generator`."""
+    device = like.device if generator is None else generator.device
+    return torch.randn(n, dimension, generator=generator, dtype=like.dtype, device=device).to(like.device)

@@ -1,0 +1,420 @@
+"""Laws of detection: what a picture shows moves with the picture, and what a file says arrives by name."""
+
+import json
+import math
+from pathlib import Path
+from urllib.error import URLError
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+
+from meshrec.detect import FileDetector, KeypointRCNNDetector, MediaPipeDetector, box_of, build_detector
+from meshrec.errors import MeshrecError
+from meshrec.keypoint_files import OPENPOSE18_JOINTS
+from meshrec.keypoints import SEEN_CONFIDENCE, agreement, only_inside
+from meshrec.photo import Photo
+from meshrec.skeletons import COCO17, MEDIAPIPE33, OPENPOSE25
+from meshrec.types import Keypoints, Person
+
+WIDTH, HEIGHT = 640, 480
+
+
+@pytest.fixture
+def photo() -> Photo:
+    return Photo(np.zeros((HEIGHT, WIDTH, 3), np.uint8), Path("some/folder/COCO_val2014_000000000785.jpg"))
+
+
+def some_keypoints(batch: tuple[int, ...] = (), seed: int = 0) -> Keypoints:
+    generator = torch.Generator().manual_seed(seed)
+    xy = torch.rand(*batch, len(COCO17), 2, generator=generator, dtype=torch.float64) * torch.tensor([WIDTH, HEIGHT])
+    confidence = 0.5 + 0.5 * torch.rand(*batch, len(COCO17), generator=generator, dtype=torch.float64)
+    return Keypoints(xy, confidence, COCO17)
+
+
+# -- keypoints
+
+
+@pytest.mark.parametrize("batch", [(), (1,), (3,), (2, 3)])
+def test_a_box_moves_and_grows_with_its_keypoints(batch: tuple[int, ...]):
+    keypoints = some_keypoints(batch)
+    shift = torch.tensor([10.0, -20.0], dtype=torch.float64)
+    moved = Keypoints(2 * keypoints.xy_px + shift, keypoints.confidence, COCO17)
+    expected = 2 * box_of(keypoints, 0.1) + torch.cat([shift, shift])
+    assert torch.allclose(box_of(moved, 0.1), expected)
+
+
+def test_a_box_holds_the_seen_keypoints_alone():
+    keypoints = Keypoints(
+        torch.tensor([[10.0, 20.0], [110.0, 60.0], [1e6, -1e6]], dtype=torch.float64),
+        torch.tensor([1.0, SEEN_CONFIDENCE, SEEN_CONFIDENCE - 0.01], dtype=torch.float64),
+        COCO17,
+    )
+    assert box_of(keypoints, 0.0).tolist() == [10.0, 20.0, 110.0, 60.0]
+    assert box_of(keypoints, 0.1).tolist() == [0.0, 10.0, 120.0, 70.0]
+
+
+def test_agreement_is_one_with_itself_and_ignores_scale():
+    keypoints, other = some_keypoints(), some_keypoints(seed=1)
+    assert agreement(keypoints, keypoints) == pytest.approx(1.0)
+    assert agreement(keypoints, other) == pytest.approx(agreement(other, keypoints))
+    twice = [Keypoints(2 * k.xy_px, k.confidence, COCO17) for k in (keypoints, other)]
+    assert agreement(twice[0], twice[1]) == pytest.approx(agreement(keypoints, other))
+    mirrored = Keypoints(keypoints.xy_px[list(COCO17.mirror)], keypoints.confidence, COCO17)
+    assert agreement(keypoints, mirrored) < 0.5
+    assert agreement(keypoints, mirrored, ("nose",)) == pytest.approx(1.0)
+
+
+def test_what_lies_outside_the_image_is_not_seen(photo: Photo):
+    xy = torch.tensor([[0.0, 0.0], [WIDTH, HEIGHT], [-0.1, 5.0], [5.0, HEIGHT + 0.1], [HEIGHT + 1, 5.0], [5.0, WIDTH]])
+    kept = only_inside(Keypoints(xy, torch.ones(6), COCO17), photo)
+    assert kept.confidence.tolist() == [1.0, 1.0, 0.0, 0.0, 1.0, 0.0]
+
+
+# -- files
+
+
+def write(path: Path, content: object) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content))
+    return path
+
+
+def coco_row(flag: float = 2, **more) -> dict:
+    """Joint number k stands at (10 k + 5, 3 k + 7); the left wrist is not labelled."""
+    rows = [[10 * k + 5, 3 * k + 7, flag] for k in range(len(COCO17))]
+    rows[COCO17.index("left_wrist")] = [0, 0, 0]
+    return {"image_id": 785, "keypoints": [value for row in rows for value in row], **more}
+
+
+def test_coco_annotations(tmp_path: Path, photo: Photo):
+    images = [{"id": 4, "file_name": "other.jpg"}, {"id": 785, "file_name": photo.path.name}]
+    annotations = [coco_row(bbox=[10, 20, 30, 40]), coco_row(image_id=4), {"image_id": 785, "keypoints": [0] * 51}]
+    detector = FileDetector(write(tmp_path / "a.json", {"images": images, "annotations": annotations}))
+    (person,) = detector(photo)
+    ankle = COCO17.index("right_ankle")
+    assert detector.skeleton is COCO17
+    assert person.keypoints.xy_px[ankle].tolist() == [10 * ankle + 5.5, 3 * ankle + 7.5]  # the middle of that pixel
+    assert person.keypoints.confidence[ankle] == 1
+    assert person.keypoints.confidence[COCO17.index("left_wrist")] == 0
+    assert person.box_xyxy_px.tolist() == [10, 20, 40, 60]
+    hidden = coco_row()
+    hidden["keypoints"][2] = 1
+    (person,) = FileDetector(write(tmp_path / "b.json", {"images": images, "annotations": [hidden]}))(photo)
+    assert person.keypoints.confidence[COCO17.index("nose")] == 0.5
+
+
+def test_coco_results_are_sorted_by_score(tmp_path: Path, photo: Photo):
+    rows = [coco_row(0.4, score=0.2), coco_row(0.8, score=0.9), coco_row(image_id=3)]
+    people = FileDetector(write(tmp_path / "a.json", rows))(photo)
+    assert [person.score for person in people] == [0.9, 0.2]
+    assert people[0].keypoints.confidence.max() == pytest.approx(0.8)
+    by_name = [{**row, "image_id": photo.path.name} for row in rows]
+    assert len(FileDetector(write(tmp_path / "b.json", by_name))(photo)) == 3
+    assert FileDetector(write(tmp_path / "c.json", rows[2:]))(photo) == []
+    with pytest.raises(MeshrecError, match="image_id"):
+        FileDetector(tmp_path / "c.json")(Photo(photo.pixels, Path("holiday.jpg")))
+
+
+def openpose_person(joints: int) -> dict:
+    return {"pose_keypoints_2d": [v for k in range(joints) for v in (20 * k + 1, 10 * k + 2, 0.9)]}
+
+
+def test_openpose_files_of_a_folder(tmp_path: Path, photo: Photo):
+    write(tmp_path / f"{photo.path.stem}_keypoints.json", {"version": 1.3, "people": [openpose_person(25)]})
+    write(tmp_path / "empty_keypoints.json", {"people": []})
+    detector = FileDetector(tmp_path)
+    (person,) = detector(photo)
+    knee = OPENPOSE25.index("left_knee")
+    assert detector.skeleton is OPENPOSE25
+    assert person.keypoints.xy_px[knee].tolist() == [20 * knee + 1, 10 * knee + 2]
+    assert person.keypoints.confidence[knee] == pytest.approx(0.9)
+    assert torch.equal(person.box_xyxy_px, box_of(person.keypoints, 0.1))
+    assert detector(Photo(photo.pixels, Path("empty.png"))) == []
+    with pytest.raises(MeshrecError, match=r"nothing_keypoints\.json"):
+        detector(Photo(photo.pixels, Path("nothing.png")))
+
+
+def test_openpose18_is_read_by_name(tmp_path: Path, photo: Photo):
+    (person,) = FileDetector(write(tmp_path / "a.json", {"people": [openpose_person(18)]}))(photo)
+    keypoints = person.keypoints
+    for k, joint in enumerate(OPENPOSE18_JOINTS):
+        assert keypoints.xy_px[OPENPOSE25.index(joint)].tolist() == [20 * k + 1, 10 * k + 2]
+    missing = [joint for joint in OPENPOSE25.joints if joint not in OPENPOSE18_JOINTS]
+    assert "pelvis" in missing and (keypoints.confidence[OPENPOSE25.indices(*missing)] == 0).all()
+
+
+def arrays(**changed) -> dict:
+    people = [some_keypoints(seed=seed) for seed in range(2)]
+    return {
+        "xy_px": np.stack([k.xy_px.numpy() for k in people]),
+        "confidence": np.stack([k.confidence.numpy() for k in people]),
+        "skeleton": "coco17",
+        "landmarks_m": np.stack([np.eye(17, 3)] * 2),
+    } | changed
+
+
+def test_npz_round_trip(tmp_path: Path, photo: Photo):
+    content = arrays(boxes_xyxy_px=np.array([[0.0, 1.0, 2.0, 3.0], [4.0, 5.0, 6.0, 7.0]]))
+    np.savez(tmp_path / "a.npz", **content)
+    detector = FileDetector(tmp_path / "a.npz")
+    people = sorted(detector(photo), key=lambda person: float(person.box_xyxy_px[0]))
+    for person, xy, confidence, box in zip(
+        people, content["xy_px"], content["confidence"], content["boxes_xyxy_px"], strict=True
+    ):
+        assert np.allclose(person.keypoints.xy_px, xy) and np.allclose(person.keypoints.confidence, confidence)
+        assert np.allclose(person.box_xyxy_px, box)
+        assert person.keypoints.landmarks_m is not None and np.allclose(person.keypoints.landmarks_m, np.eye(17, 3))
+
+
+@pytest.mark.parametrize("field", ["xy_px", "confidence", "landmarks_m"])
+def test_nan_is_missing(tmp_path: Path, photo: Photo, field: str):
+    content = arrays()
+    content[field][0, 3] = np.nan
+    np.savez(tmp_path / "a.npz", **content)
+    people = FileDetector(tmp_path / "a.npz")(photo)
+    missing = [person.keypoints.confidence[3] == 0 for person in people]
+    assert sum(missing) == 1
+    for person in people:
+        assert person.keypoints.landmarks_m is not None
+        assert person.keypoints.xy_px.isfinite().all() and person.keypoints.landmarks_m.isfinite().all()
+        assert math.isfinite(person.score) and person.box_xyxy_px.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ({"foo": 1}, "foo"),
+        ("text", "text"),
+        ({"annotations": [], "images": 3}, "images"),
+        ([{"keypoints": []}], "image_id"),
+        ([{"image_id": 785}], r"\[0\]\.keypoints is None"),
+        ([{"image_id": 785, "keypoints": [1.0] * 50}], "50 values.* 51 numbers"),
+        ([{"image_id": 785, "keypoints": ["1"] * 51}], "other than numbers"),
+        ([coco_row(7.5)], "0 to 7.5"),
+        ([coco_row(bbox=[1, 2])], r"bbox is 2 values"),
+        ({"people": [{"face": []}]}, r"people\[0\]\.pose_keypoints_2d"),
+        ({"people": [{"pose_keypoints_2d": [5.0, 5.0, 0.5] * 24}]}, "72 values.* 75 or 54"),
+        ({"people": [{"pose_keypoints_2d": [0.5, 0.5, 0.5] * 25}]}, "shares of the image"),
+        ({"people": [{"pose_keypoints_2d": [900.0, 900.0, 0.5] * 25}]}, "wholly outside"),
+        ({"images": [], "annotations": [coco_row()]}, "file_name"),
+    ],
+)
+def test_a_wrong_file_is_told_its_field(tmp_path: Path, photo: Photo, content: object, words: str):
+    with pytest.raises(MeshrecError, match=words):
+        FileDetector(write(tmp_path / "a.json", content))(photo)
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"skeleton": "octopus"}, "octopus"),
+        ({"xy_px": np.zeros((3, 17, 2))}, "xy_px"),
+        ({"confidence": np.zeros((2, 16))}, "confidence"),
+        ({"confidence": np.full((2, 17), 3.0)}, "0 to 1"),
+        ({"landmarks_m": np.zeros((2, 17, 2))}, "landmarks_m"),
+        ({"boxes_xyxy_px": np.zeros((2, 5))}, "boxes_xyxy_px"),
+        ({"xy_px": np.array(["a"])}, "xy_px"),
+        ({"xy_px": np.array([{}])}, "archive"),
+    ],
+)
+def test_a_wrong_archive_is_told_its_field(tmp_path: Path, photo: Photo, changed: dict, words: str):
+    np.savez(tmp_path / "a.npz", **arrays(**changed))
+    with pytest.raises(MeshrecError, match=words):
+        FileDetector(tmp_path / "a.npz")(photo)
+
+
+def test_files_that_cannot_be_read(tmp_path: Path):
+    (tmp_path / "a.json").write_text("{")
+    (tmp_path / "a.npz").write_text("{")
+    (tmp_path / "empty").mkdir()
+    for name, words in [
+        ("a.json", "not JSON"),
+        ("a.npz", "archive"),
+        ("empty", "no keypoint files"),
+        ("b", "no keypoint"),
+    ]:
+        with pytest.raises(MeshrecError, match=words):
+            FileDetector(tmp_path / name)
+
+
+def test_an_openpose_file_of_another_photo_is_refused(tmp_path: Path, photo: Photo):
+    with pytest.raises(MeshrecError, match="of other, not of"):
+        FileDetector(write(tmp_path / "other_keypoints.json", {"people": [openpose_person(25)]}))(photo)
+
+
+# -- Keypoint R-CNN
+
+
+@pytest.fixture(scope="module")
+def rcnn_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Random weights, in half precision to keep the file small."""
+    from torchvision.models.detection import keypointrcnn_resnet50_fpn
+
+    torch.manual_seed(0)
+    state = keypointrcnn_resnet50_fpn(weights=None, weights_backbone=None).state_dict()
+    path = tmp_path_factory.mktemp("weights") / "a.pth"
+    torch.save({"model": {name: tensor.half() for name, tensor in state.items()}, "epoch": 3}, path)
+    return path
+
+
+def test_rcnn_from_a_file_of_weights(tmp_path: Path, rcnn_weights: Path):
+    photo = Photo(np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8), Path("a.png"))
+    detector = KeypointRCNNDetector(rcnn_weights, score=0.0)
+    vars(detector._model.transform).update(min_size=(64,), max_size=64)  # a small picture, few proposals: fast
+    vars(detector._model.rpn).update(_post_nms_top_n={"testing": 20})
+    vars(detector._model.roi_heads).update(detections_per_img=4)
+    people = detector(photo)
+    assert people
+    for person in people:
+        assert person.keypoints.xy_px.shape == (17, 2) and person.keypoints.confidence.shape == (17,)
+        assert (person.keypoints.confidence >= 0).all() and (person.keypoints.confidence <= 1).all()
+    scores = [person.score for person in people]
+    assert scores == sorted(scores, reverse=True)
+
+    state = torch.load(rcnn_weights, weights_only=True)["model"]
+    safetensors.torch.save_file(state, tmp_path / "a.safetensors")
+    again = KeypointRCNNDetector(tmp_path / "a.safetensors")._model.state_dict()
+    assert all(torch.equal(tensor, again[name]) for name, tensor in detector._model.state_dict().items())
+
+
+def test_rcnn_refuses_other_weights(tmp_path: Path):
+    for content, words in [
+        ({"backbone.body.conv1.weight": torch.zeros(64, 3, 3, 3)}, r"should be \(64, 3, 7, 7\) and is \(64, 3, 3, 3\)"),
+        ({"extra": torch.zeros(2)}, r"tensor backbone\.body\.conv1\.weight should be .* and is absent"),
+    ]:
+        torch.save(content, tmp_path / "a.pth")
+        with pytest.raises(MeshrecError, match=words):
+            KeypointRCNNDetector(tmp_path / "a.pth")
+    (tmp_path / "b.pth").write_bytes(b"no weights")
+    torch.save([1, 2], tmp_path / "c.pth")
+    torch.save(Path("arbitrary object"), tmp_path / "d.pth")
+    (tmp_path / "e.safetensors").write_bytes(b"no weights")
+    for bad in ("b.pth", "c.pth", "d.pth", "e.safetensors", "missing.pth"):
+        with pytest.raises(MeshrecError, match=bad):
+            KeypointRCNNDetector(tmp_path / bad)
+
+
+def test_rcnn_without_a_network_gives_advice(monkeypatch: pytest.MonkeyPatch):
+    from torchvision.models.detection import KeypointRCNN_ResNet50_FPN_Weights as Published
+
+    def offline(*_, **__):
+        raise URLError("no route to host")
+
+    monkeypatch.setattr(Published, "get_state_dict", offline)
+    with pytest.raises(MeshrecError, match="--weights PATH"):
+        build_detector("rcnn")
+
+
+def test_build_detector(tmp_path: Path, rcnn_weights: Path):
+    assert build_detector("rcnn", rcnn_weights).name == "rcnn"
+    assert build_detector(keypoints=write(tmp_path / "a.json", [])).name == "file"
+    with pytest.raises(MeshrecError, match="its own weights"):
+        build_detector("mediapipe", rcnn_weights)
+
+
+# -- MediaPipe
+
+
+@pytest.fixture(scope="module")
+def detector() -> MediaPipeDetector:
+    pytest.importorskip("mediapipe")
+    return MediaPipeDetector(threads=2)
+
+
+@pytest.fixture(scope="module")
+def astronaut() -> Photo:
+    data = pytest.importorskip("skimage.data")
+    return Photo(data.astronaut(), Path("astronaut.png"))
+
+
+@pytest.fixture(scope="module")
+def person(detector: MediaPipeDetector, astronaut: Photo) -> Person:
+    (person,) = detector(astronaut)
+    return person
+
+
+def x_of(keypoints: Keypoints, joint: str) -> float:
+    return float(keypoints.xy_px[MEDIAPIPE33.index(joint), 0])
+
+
+def test_the_astronaut_is_seen_down_to_her_waist(person: Person):
+    keypoints = person.keypoints
+    seen = {j for j, c in zip(MEDIAPIPE33.joints, keypoints.confidence.tolist(), strict=True) if c >= SEEN_CONFIDENCE}
+    assert {"nose", "left_eye", "right_eye", "left_shoulder", "right_shoulder"} <= seen
+    assert not seen & {j for j in MEDIAPIPE33.joints if "hip" in j or "knee" in j or "ankle" in j or "foot" in j}
+    assert keypoints.xy_px.isfinite().all() and person.score > 0.5
+    nose = keypoints.xy_px[MEDIAPIPE33.index("nose")]
+    assert (nose - torch.tensor([222.0, 113.0])).norm() < 12
+    assert x_of(keypoints, "left_shoulder") > x_of(keypoints, "right_shoulder")  # she faces us
+
+
+def test_landmarks_are_metres_in_camera_axes(person: Person):
+    landmarks = person.keypoints.landmarks_m
+    assert landmarks is not None
+    at = {joint: landmarks[MEDIAPIPE33.index(joint)] for joint in MEDIAPIPE33.joints}
+    assert 0.2 < (at["left_shoulder"] - at["right_shoulder"]).norm() < 0.5
+    assert at["left_shoulder"][0] > at["right_shoulder"][0]  # x right
+    assert at["nose"][1] < at["left_shoulder"][1] < at["left_hip"][1]  # y down
+    assert at["nose"][2] < at["left_ear"][2] and at["nose"][2] < at["right_ear"][2]  # z away
+
+
+def test_a_mirrored_picture_gives_the_mirrored_person(detector: MediaPipeDetector, astronaut: Photo, person: Person):
+    (mirrored,) = detector(Photo(np.ascontiguousarray(astronaut.pixels[:, ::-1]), astronaut.path))
+    xy = mirrored.keypoints.xy_px[list(MEDIAPIPE33.mirror)]
+    back = torch.stack([astronaut.width_px - xy[:, 0], xy[:, 1]], dim=-1)
+    seen = person.keypoints.confidence > 0.5
+    assert (back - person.keypoints.xy_px)[seen].norm(dim=-1).mean() < 15
+
+
+def test_two_small_people_in_a_large_picture(detector: MediaPipeDetector, astronaut: Photo, person: Person):
+    """She is found wherever she stands, at the place of the whole picture scaled and shifted."""
+    import cv2
+
+    small = cv2.resize(astronaut.pixels, (256, 256), interpolation=cv2.INTER_AREA)
+    corners = [(60, 330), (700, 90)]
+    pixels = np.full((620, 1000, 3), 200, np.uint8)
+    for x, y in corners:
+        pixels[y : y + 256, x : x + 256] = small
+    people = sorted(detector(Photo(pixels, astronaut.path)), key=lambda p: float(p.box_xyxy_px[0]))
+    assert len(people) == 2
+    head = MEDIAPIPE33.indices("nose", "left_eye", "right_eye")
+    for found, corner in zip(people, corners, strict=True):
+        expected = person.keypoints.xy_px[head] / 2 + torch.tensor(corner)
+        assert (found.keypoints.xy_px[head] - expected).norm(dim=-1).max() < 8
+
+
+def test_the_number_of_threads_changes_nothing(astronaut: Photo, person: Person):
+    pytest.importorskip("mediapipe")
+    (alone,) = MediaPipeDetector(threads=1)(astronaut)
+    assert torch.equal(alone.keypoints.xy_px, person.keypoints.xy_px)
+
+
+def test_in_box(detector: MediaPipeDetector, astronaut: Photo, person: Person):
+    found = detector.in_box(astronaut, person.box_xyxy_px)
+    assert found is not None
+    head = MEDIAPIPE33.indices("nose", "left_eye", "right_eye")
+    assert (found.keypoints.xy_px[head] - person.keypoints.xy_px[head]).norm(dim=-1).max() < 15
+    assert detector.in_box(astronaut, torch.tensor([0.0, 0.0, 60.0, 60.0])) is None
+    assert detector.in_box(astronaut, torch.tensor([900.0, 900.0, 1000.0, 1000.0])) is None
+
+
+def test_the_cameraman_is_seen_and_an_empty_picture_is_empty(detector: MediaPipeDetector):
+    grey = pytest.importorskip("skimage.data").camera()
+    assert len(detector(Photo(np.repeat(grey[..., None], 3, axis=-1), Path("camera.png")))) == 1
+    for shape in ((32, 32, 3), (33, 700, 3), (700, 33, 3)):
+        assert detector(Photo(np.full(shape, 90, np.uint8), Path("grey.png"))) == []
+
+
+def test_mediapipe_is_silent(capfd: pytest.CaptureFixture[str], astronaut: Photo):
+    pytest.importorskip("mediapipe")
+    MediaPipeDetector(threads=2)(astronaut)
+    captured = capfd.readouterr()
+    assert captured.err == "" and captured.out == ""
+
+
+def test_without_mediapipe_there_is_advice(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(__import__("sys").modules, "mediapipe.python.solution_base", None)
+    with pytest.raises(MeshrecError, match=r"meshrec\[detect\]"):
+        build_detector()

@@ -1,0 +1,206 @@
+"""Fitting: exact derivatives, monotone descent, the right person back, and nothing lost to a bad neighbour."""
+
+import itertools
+import math
+from dataclasses import replace
+
+import pytest
+import roma
+import torch
+
+from meshrec.assets import find_prior
+from meshrec.body import BodyModel, load_body_model
+from meshrec.branches.fit import FitBranch, FitConfig, closest_skeleton
+from meshrec.camera import camera_from_body_axes, project
+from meshrec.metrics import mpjpe_mm, pa_mpjpe_mm
+from meshrec.minimize import MinimizeConfig, minimize
+from meshrec.objective import Objective, ObjectiveConfig, Observations, retract
+from meshrec.skeletons import COCO17, H36M17, MEDIAPIPE33, MPII16, OPENPOSE25, SMPL24, Skeleton
+from meshrec.types import BodyParams, Camera, Keypoints
+from priors.pose import PosePrior, load_prior
+
+
+@pytest.fixture(scope="module")
+def model() -> BodyModel:
+    return load_body_model(dtype=torch.float64)
+
+
+@pytest.fixture(scope="module")
+def prior() -> PosePrior:
+    return load_prior(find_prior("mixture")).double()
+
+
+def camera_of(people: int, focal_px: float = 1000.0) -> Camera:
+    focal = torch.full((people,), focal_px, dtype=torch.float64)
+    return Camera(focal, torch.full((people, 2), 500.0, dtype=torch.float64), 1000, 1000, "true")
+
+
+def people_of(prior: PosePrior, count: int, seed: int = 0) -> BodyParams:
+    """Likely poses from every side, a few metres away."""
+    random = torch.Generator().manual_seed(seed)
+    pose = prior.sample(count, temperature=0.7, generator=random).double()
+    yaw = 2 * math.pi * torch.rand(count, generator=random, dtype=torch.float64)
+    turn = roma.rotvec_to_rotmat(yaw[:, None] * torch.tensor([0.0, 1.0, 0.0], dtype=torch.float64))
+    transl_m = torch.tensor([[0.1, 0.2, 4.0]], dtype=torch.float64).repeat(count, 1)
+    betas = torch.randn(count, 10, generator=random, dtype=torch.float64) / 2
+    return BodyParams(camera_from_body_axes().double() @ turn, pose, betas, transl_m)
+
+
+def seen_by(model: BodyModel, params: BodyParams, skeleton: Skeleton, landmarks: bool = False) -> Keypoints:
+    joints = model.regressed(params, skeleton)
+    xy_px = project(joints, camera_of(len(joints)))
+    return Keypoints(xy_px, torch.ones(xy_px.shape[:2], dtype=torch.float64), skeleton, joints if landmarks else None)
+
+
+def objective_of(model: BodyModel, prior: PosePrior | None, params: BodyParams, landmarks: bool) -> Objective:
+    keypoints = seen_by(model, params, H36M17, landmarks=True)
+    assert keypoints.landmarks_m is not None
+    people = len(params.betas)
+    observations = Observations(
+        xy_px=keypoints.xy_px - 500,
+        weight=keypoints.confidence,
+        noise_px=torch.full((people,), 3.0, dtype=torch.float64),
+        focal_px=torch.full((people,), 1000.0, dtype=torch.float64),
+        landmarks_m=keypoints.landmarks_m,
+        landmark_weight=keypoints.confidence * float(landmarks),
+    )
+    return Objective(model, prior, H36M17, observations, ObjectiveConfig())
+
+
+@pytest.mark.parametrize("landmarks", [False, True])
+def test_the_gradient_is_the_objectives_slope(model: BodyModel, prior: PosePrior, landmarks: bool) -> None:
+    """Against autograd; what the pose correctives add to the slope is left out on purpose, and small."""
+    truth = people_of(prior, 3)
+    objective = objective_of(model, prior, truth, landmarks)
+    start = retract(truth, 0.1 * torch.randn(3, 85, dtype=torch.float64, generator=torch.Generator().manual_seed(1)))
+    step = torch.zeros(3, 85, dtype=torch.float64, requires_grad=True)
+    objective.terms(retract(start, step)).total.sum().backward()
+    assert step.grad is not None
+    ours = objective.quadratic(start).gradient
+    cosine = torch.nn.functional.cosine_similarity(ours, step.grad)
+    assert (cosine > 0.999).all()
+    assert torch.allclose(ours[:, -3:], step.grad[:, -3:], rtol=1e-8, atol=1e-8), "translation has no correctives"
+    exact = 1e-2 if landmarks else 1e-9  # the landmarks' scale is found in a few rounds
+    assert torch.allclose(ours[:, 72:82], step.grad[:, 72:82], rtol=exact, atol=exact), "nor has shape"
+
+
+def test_the_quadratic_is_symmetric_and_positive(model: BodyModel, prior: PosePrior) -> None:
+    truth = people_of(prior, 2)
+    hessian = objective_of(model, prior, truth, landmarks=True).quadratic(truth).hessian
+    assert torch.allclose(hessian, hessian.mT)
+    assert (torch.linalg.eigvalsh(hessian) > 0).all()
+
+
+def test_the_objective_only_falls(model: BodyModel, prior: PosePrior) -> None:
+    truth = people_of(prior, 4)
+    objective = objective_of(model, prior, truth, landmarks=False)
+    start = retract(truth, 0.2 * torch.randn(4, 85, dtype=torch.float64, generator=torch.Generator().manual_seed(2)))
+    totals = [objective.terms(start).total]
+    for iterations in range(1, 8):
+        totals.append(minimize(objective, start, MinimizeConfig(iterations)).terms.total)
+    for before, after in itertools.pairwise(totals):
+        assert (after <= before).all()
+    assert (totals[-1] < totals[0] / 3).all()
+
+
+def test_landmarks_bring_the_pose_back(model: BodyModel, prior: PosePrior) -> None:
+    truth = people_of(prior, 12)
+    config = FitConfig(
+        noise_px=1.0,
+        objective=ObjectiveConfig(landmark_noise_m=(0.005,) * 3, landmark_scale_spread=0.01, prior_weight=0.1),
+    )
+    estimate = FitBranch(model, prior, config).fit(seen_by(model, truth, H36M17, landmarks=True), camera_of(12))
+    expected = model.regressed(truth, H36M17)
+    error = mpjpe_mm(estimate.joints17_m, expected - expected[:, :1])
+    assert error.median() < 15
+    assert estimate.root_m is not None
+    assert ((estimate.root_m - expected[:, 0]).norm(dim=-1) < 0.4).all()
+
+
+def test_two_dimensions_bring_the_projection_back(model: BodyModel, prior: PosePrior) -> None:
+    truth = people_of(prior, 12)
+    estimate = FitBranch(model, prior, FitConfig(noise_px=2.0)).fit(seen_by(model, truth, COCO17), camera_of(12))
+    expected = model.regressed(truth, H36M17)
+    assert estimate.report is not None and estimate.params is not None
+    assert estimate.report.reprojection_px.median() < 3
+    assert pa_mpjpe_mm(estimate.joints17_m, expected).median() < 60
+    left, right = H36M17.indices("left_wrist", "right_wrist")
+    found, true = project(model.regressed(estimate.params, H36M17), camera_of(12)), project(expected, camera_of(12))
+    swapped = (found[:, left] - true[:, right]).norm(dim=-1) + (found[:, right] - true[:, left]).norm(dim=-1)
+    straight = (found[:, left] - true[:, left]).norm(dim=-1) + (found[:, right] - true[:, right]).norm(dim=-1)
+    assert (straight <= swapped).all()
+
+
+def test_lying_and_upside_down_people_are_found(model: BodyModel, prior: PosePrior) -> None:
+    upright = people_of(prior, 1, seed=4)
+    angles = torch.tensor([[0.0, 0.0, angle] for angle in (math.pi / 2, math.pi, -math.pi / 2)]).double()
+    turned = roma.rotvec_to_rotmat(angles) @ upright.root
+    transl_m = torch.tensor([[0.0, 0.0, 4.0]]).double().repeat(3, 1)
+    truth = BodyParams(turned, upright.pose.repeat(3, 1, 1, 1), upright.betas.repeat(3, 1), transl_m)
+    estimate = FitBranch(model, prior, FitConfig(noise_px=2.0)).fit(seen_by(model, truth, H36M17), camera_of(3))
+    assert estimate.report is not None
+    assert estimate.report.solvable.all()
+    assert (estimate.report.reprojection_px < 4).all()
+
+
+def test_people_do_not_influence_each_other(model: BodyModel, prior: PosePrior) -> None:
+    truth = people_of(prior, 3)
+    keypoints, branch = seen_by(model, truth, H36M17), FitBranch(model, prior, FitConfig(noise_px=3.0))
+    together = branch.fit(keypoints, camera_of(3))
+    alone = branch.fit(keypoints[1:2], camera_of(1))
+    assert torch.allclose(together[1:2].joints17_m, alone.joints17_m, atol=1e-6)
+
+
+def test_an_unseen_person_is_flagged_and_nobody_else_is_lost(model: BodyModel, prior: PosePrior) -> None:
+    keypoints = seen_by(model, people_of(prior, 2), H36M17)
+    confidence = keypoints.confidence.clone()
+    confidence[0] = 0
+    estimate = FitBranch(model, prior, FitConfig(noise_px=3.0)).fit(
+        replace(keypoints, confidence=confidence), camera_of(2)
+    )
+    assert estimate.report is not None
+    assert estimate.report.solvable.tolist() == [False, True]
+    assert estimate.joints17_m.isfinite().all()
+    assert not estimate.seen[0].any()
+    assert estimate.report.reprojection_px[1] < 4
+
+
+def test_unseen_legs_come_out_as_the_prior_expects(model: BodyModel, prior: PosePrior) -> None:
+    keypoints = seen_by(model, people_of(prior, 4), COCO17)
+    confidence = keypoints.confidence.clone()
+    hidden = COCO17.indices("left_knee", "right_knee", "left_ankle", "right_ankle")
+    confidence[:, hidden] = 0.05
+    wrong = keypoints.xy_px.clone()
+    wrong[:, hidden] = -5000
+    estimate = FitBranch(model, prior, FitConfig(noise_px=3.0)).fit(Keypoints(wrong, confidence, COCO17), camera_of(4))
+    assert estimate.params is not None
+    assert (prior.energy(estimate.params.pose) < prior.energy(prior.sample(500)).quantile(0.9)).all()
+    knees = H36M17.indices("left_knee", "right_knee")
+    assert not estimate.seen[:, knees].any()
+    assert estimate.seen[:, H36M17.indices("left_shoulder", "right_elbow", "thorax")].all()
+
+
+def test_one_wild_keypoint_does_not_bend_the_body(model: BodyModel, prior: PosePrior) -> None:
+    truth = people_of(prior, 4)
+    clean = seen_by(model, truth, H36M17)
+    xy_px = clean.xy_px.clone()
+    xy_px[:, H36M17.index("right_ankle"), 0] += 400
+    branch = FitBranch(model, prior, FitConfig(noise_px=3.0))
+    before, after = branch.fit(clean, camera_of(4)), branch.fit(replace(clean, xy_px=xy_px), camera_of(4))
+    arms = H36M17.indices("left_elbow", "left_wrist", "right_elbow", "right_wrist", "thorax")
+    assert mpjpe_mm(before.joints17_m[:, arms], after.joints17_m[:, arms]).median() < 40
+
+
+def test_without_a_prior_only_the_joints_count(model: BodyModel, prior: PosePrior) -> None:
+    truth = people_of(prior, 2)
+    estimate = FitBranch(model, None, FitConfig(noise_px=3.0)).fit(seen_by(model, truth, SMPL24), camera_of(2))
+    assert estimate.report is not None
+    assert (estimate.report.prior == 0).all()
+    assert (estimate.report.reprojection_px < 1.5).all()
+    assert estimate.report.plausibility.isnan().all()
+
+
+def test_foreign_skeletons_are_read_by_name(model: BodyModel) -> None:
+    assert closest_skeleton(model, H36M17) is H36M17
+    assert closest_skeleton(model, OPENPOSE25) is MEDIAPIPE33
+    assert closest_skeleton(model, MPII16) is H36M17

@@ -1,0 +1,510 @@
+"""Laws of the pose priors: densities, derivatives on SO(3)^23, sampling, files, and what ships."""
+
+import hashlib
+import importlib.util
+import json
+import math
+from copy import deepcopy
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+import roma
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from meshrec.skeletons import SMPL24
+from priors.gaussian import Gaussian, covariance_of, fit_gaussian, floored, whitening_of
+from priors.mixture import Mixture, fit_mixture
+from priors.pose import (
+    PosePrior,
+    centred_log,
+    inverse_right_jacobian,
+    load_prior,
+    log_volume,
+    mean_rotations_of,
+)
+from priors.prior import Density, Prior
+
+ROOT = Path(__file__).parents[1]
+WEIGHTS = ROOT / "meshrec" / "weights"
+SHIPPED = ("prior_gaussian", "prior_mixture")
+BATCHES = [(), (1,), (3,), (2, 3)]
+KINDS = ["gaussian", "mixture"]
+BODY = len(SMPL24) - 1
+
+
+def random(*shape: int, seed: int = 0, scale: float = 1.0) -> torch.Tensor:
+    return scale * torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def random_covariances(count: int, dimension: int, scale: float, seed: int = 0) -> torch.Tensor:
+    root = random(count, dimension, dimension, seed=seed, scale=scale / math.sqrt(dimension))
+    return root @ root.mT + (0.3 * scale) ** 2 * torch.eye(dimension, dtype=torch.float64)
+
+
+def toy_density(kind: str, dimension: int, scale: float = 0.4) -> Gaussian | Mixture:
+    covariances = random_covariances(3, dimension, scale)
+    if kind == "gaussian":
+        return Gaussian.from_covariance(random(dimension, seed=1, scale=0.1), covariances[0])
+    log_weights = torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64).log()
+    return Mixture(log_weights, random(3, dimension, seed=1, scale=0.5 * scale), whitening_of(covariances))
+
+
+@cache
+def toy_prior(kind: str, joints: int = BODY, scale: float = 0.4) -> PosePrior:
+    means = roma.rotvec_to_rotmat(random(joints, 3, seed=2))
+    prior = PosePrior(toy_density(kind, 3 * joints, scale), means, torch.zeros(2, dtype=torch.float64))
+    energies = prior.energy(prior.sample(2000, generator=torch.Generator().manual_seed(3)))
+    return PosePrior(prior.density, means, energies.quantile(torch.linspace(0, 1, 101, dtype=torch.float64)))
+
+
+def poses(prior: PosePrior, *batch: int, seed: int = 4) -> torch.Tensor:
+    sampled = prior.sample(math.prod(batch), generator=torch.Generator().manual_seed(seed))
+    return sampled.reshape(*batch, *sampled.shape[1:])
+
+
+def stepped(rotations: torch.Tensor, delta: torch.Tensor) -> torch.Tensor:
+    """R_j exp(delta_j): a step along the right tangent."""
+    return rotations @ roma.rotvec_to_rotmat(delta.unflatten(-1, (-1, 3)))
+
+
+def tangent_differences(function, rotations: torch.Tensor, step: float = 1e-3) -> torch.Tensor:
+    """The derivative along the right tangent by central differences of fourth order."""
+    steps = step * torch.eye(3 * rotations.shape[-3], dtype=rotations.dtype)
+    moved = [function(stepped(rotations[None], factor * steps)) for factor in (-2, -1, 1, 2)]
+    return ((moved[0] - moved[3]) + 8 * (moved[2] - moved[1])).mT / (12 * step)
+
+
+def fit_tool() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("fit_priors", ROOT / "tools" / "fit_priors.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def mirrored(rotations: torch.Tensor) -> torch.Tensor:
+    return fit_tool().mirrored(rotations)
+
+
+# ---- protocol and shapes
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_pose_prior_is_a_prior_and_its_density_a_density(kind):
+    prior = toy_prior(kind)
+    assert isinstance(prior, Prior)
+    assert isinstance(prior.density, Density)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("batch", BATCHES)
+def test_every_answer_is_the_same_in_any_batch(kind, batch):
+    prior = toy_prior(kind)
+    rotations = poses(prior, *batch)
+    flat = rotations.reshape(-1, BODY, 3, 3)
+    for method in ("log_prob", "energy", "residual", "residual_and_jacobian", "normal_equations", "score"):
+        whole = getattr(prior, method)(rotations)
+        rows = [getattr(prior, method)(row) for row in flat]
+        pairs = [(whole, rows)] if isinstance(whole, torch.Tensor) else zip(whole, zip(*rows, strict=True), strict=True)
+        for answer, singles in pairs:
+            torch.testing.assert_close(answer, torch.stack(list(singles)).reshape(answer.shape), rtol=1e-9, atol=1e-9)
+            assert answer.shape[: len(batch)] == batch
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_answers_follow_the_type_of_the_rotations(kind):
+    prior = toy_prior(kind)
+    rotations = poses(prior, 5)
+    exact, single = prior.normal_equations(rotations), prior.normal_equations(rotations.float())
+    for precise, rough in zip(exact, single, strict=True):
+        assert rough.dtype == torch.float32
+        torch.testing.assert_close(rough.double(), precise, rtol=1e-3, atol=2e-3 * float(precise.abs().max()))
+    assert deepcopy(prior).float().log_prob(rotations).dtype == torch.float64
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("kind", KINDS)
+def test_answers_are_the_same_on_a_gpu(kind):
+    prior = toy_prior(kind)
+    rotations = poses(prior, 5)
+    for here, there in zip(prior.normal_equations(rotations), prior.normal_equations(rotations.cuda()), strict=True):
+        assert there.is_cuda
+        torch.testing.assert_close(there.cpu(), here, rtol=1e-8, atol=1e-8)
+    assert deepcopy(prior).cuda().sample(2, generator=torch.Generator().manual_seed(0)).is_cuda
+
+
+# ---- energy, residual, derivatives
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_energy_is_half_the_squared_residual(kind):
+    prior = toy_prior(kind)
+    rotations = poses(prior, 7)
+    expected = prior.residual(rotations).square().sum(-1) / 2
+    torch.testing.assert_close(prior.energy(rotations), expected, rtol=1e-12, atol=0)
+    torch.testing.assert_close(prior.residual_and_jacobian(rotations)[0], prior.residual(rotations), rtol=0, atol=0)
+
+
+def test_gaussian_energy_is_minus_log_density_up_to_a_constant():
+    density = toy_density("gaussian", 6)
+    points = random(9, 6, seed=5)
+    offset = density.log_prob(points) + density.residual(points).square().sum(-1) / 2
+    torch.testing.assert_close(offset, offset[:1].expand(9), rtol=1e-12, atol=1e-12)
+
+
+def test_gaussian_log_density_is_scipys_textbook_one():
+    density = toy_density("gaussian", 4)
+    points = random(9, 4, seed=5)
+    expected = torch.distributions.MultivariateNormal(density.mean, density.covariance).log_prob(points)
+    torch.testing.assert_close(density.log_prob(points), expected, rtol=1e-10, atol=1e-10)
+
+
+def test_mixture_log_density_is_torchs_mixture():
+    density = toy_density("mixture", 4)
+    points = random(9, 4, seed=5)
+    parts = torch.distributions.MultivariateNormal(density.means, covariance_of(density.whitenings))
+    mixed = torch.distributions.MixtureSameFamily(torch.distributions.Categorical(logits=density.log_weights), parts)
+    torch.testing.assert_close(density.log_prob(points), mixed.log_prob(points), rtol=1e-10, atol=1e-10)
+
+
+def test_mixture_energy_is_the_least_penalised_distance():
+    density = toy_density("mixture", 5)
+    points = random(40, 5, seed=6, scale=0.5)
+    merits = [
+        math.log(weight) - 0.5 * float(torch.logdet(covariance))
+        for weight, covariance in zip((0.5, 0.3, 0.2), covariance_of(density.whitenings), strict=True)
+    ]
+    candidates = []
+    for mean, covariance, merit in zip(density.means, covariance_of(density.whitenings), merits, strict=True):
+        offset = points - mean
+        squared = (offset @ torch.linalg.inv(covariance) * offset).sum(-1)
+        candidates.append(squared / 2 + max(merits) - merit)
+    expected = torch.stack(candidates).min(0)
+    assert len(expected.indices.unique()) > 1
+    torch.testing.assert_close(density.residual(points).square().sum(-1) / 2, expected.values, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_jacobian_is_the_derivative_along_the_right_tangent(kind):
+    prior = toy_prior(kind)
+    for rotations in poses(prior, 3):
+        residual, jacobian = prior.residual_and_jacobian(rotations)
+        expected = tangent_differences(prior.residual, rotations)
+        assert jacobian.shape == (len(residual), 3 * BODY)
+        torch.testing.assert_close(jacobian, expected, rtol=0, atol=1e-8 * float(jacobian.abs().max()))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_jacobian_is_autograds(kind):
+    prior = toy_prior(kind)
+    rotations = poses(prior, 2)[1]
+    zero = torch.zeros(3 * BODY, dtype=torch.float64)
+
+    expected = torch.autograd.functional.jacobian(lambda delta: prior.residual(stepped(rotations, delta)), zero)
+    torch.testing.assert_close(prior.residual_and_jacobian(rotations)[1], expected, rtol=0, atol=1e-8)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("batch", BATCHES)
+def test_normal_equations_are_those_of_the_jacobian(kind, batch):
+    prior = toy_prior(kind)
+    rotations = poses(prior, *batch)
+    residual, jacobian = prior.residual_and_jacobian(rotations)
+    energy, gradient, hessian = prior.normal_equations(rotations)
+    torch.testing.assert_close(energy, prior.energy(rotations), rtol=1e-10, atol=0)
+    torch.testing.assert_close(gradient, (jacobian.mT @ residual[..., None])[..., 0], rtol=1e-8, atol=1e-8)
+    torch.testing.assert_close(hessian, jacobian.mT @ jacobian, rtol=1e-8, atol=1e-7)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_gradient_is_autograds(kind):
+    prior = toy_prior(kind)
+    rotations = poses(prior, 4)
+    free = rotations.clone().requires_grad_()
+    (slope,) = torch.autograd.grad(prior.energy(free).sum(), free)
+    twist = rotations.mT @ slope
+    skew = twist - twist.mT
+    expected = torch.stack([skew[..., 2, 1], skew[..., 0, 2], skew[..., 1, 0]], dim=-1).flatten(-2)
+    torch.testing.assert_close(prior.normal_equations(rotations).gradient, expected, rtol=1e-7, atol=1e-7)
+
+
+@given(st.lists(st.floats(-1, 1), min_size=3, max_size=3), st.floats(0, math.pi - 1e-3))
+@settings(max_examples=60, deadline=None)
+def test_inverse_right_jacobian_moves_the_logarithm(direction, angle):
+    axis = torch.tensor(direction, dtype=torch.float64)
+    phi = angle * torch.nn.functional.normalize(axis, dim=0)
+    rotation = roma.rotvec_to_rotmat(phi)[None]
+    moved = tangent_differences(lambda R: roma.rotmat_to_rotvec(R).flatten(-2), rotation, step=1e-4)
+    torch.testing.assert_close(inverse_right_jacobian(phi), moved, rtol=0, atol=1e-6)
+
+
+def test_volume_is_the_determinant_of_the_right_jacobian():
+    phi = random(50, 3, seed=7)
+    phi = torch.cat([phi, 1e-3 * phi, 1e-6 * phi, 0 * phi[:1], math.pi * torch.nn.functional.normalize(phi[:5])])
+    torch.testing.assert_close(log_volume(phi), -inverse_right_jacobian(phi).logdet(), rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("angle", [0.0, 1e-9, 1e-5, 1e-2, math.pi - 1e-5, math.pi])
+def test_nothing_is_nan_from_the_mean_to_half_a_turn_away(kind, angle, dtype):
+    prior = toy_prior(kind)
+    axes = torch.nn.functional.normalize(random(BODY, 3, seed=8), dim=-1)
+    rotations = prior.unchart(angle * axes).to(dtype).requires_grad_()
+    answers = [prior.log_prob(rotations), *prior.residual_and_jacobian(rotations), *prior.normal_equations(rotations)]
+    answers += [prior.score(rotations), torch.autograd.grad(prior.log_prob(rotations), rotations)[0]]
+    answers += [torch.autograd.grad(prior.energy(rotations), rotations)[0]]
+    assert all(answer.isfinite().all() for answer in answers)
+
+
+# ---- probability
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_density_on_one_joint_integrates_to_one(kind):
+    prior = toy_prior(kind, joints=1)
+    torch.manual_seed(9)
+    uniform = roma.random_rotmat((400_000, 1), dtype=torch.float64)
+    ratio = prior.log_prob(uniform).exp() * 8 * math.pi**2
+    error = float(ratio.std()) / math.sqrt(len(ratio))
+    assert error < 0.015
+    assert abs(float(ratio.mean()) - 1) < 4 * error
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_density_does_not_depend_on_where_the_chart_is_centred(kind):
+    prior = toy_prior(kind)
+    turn = roma.rotvec_to_rotmat(random(BODY, 3, seed=10))
+    turned = PosePrior(prior.density, turn @ prior.mean_rotations, prior.energy_quantiles)
+    rotations = poses(prior, 3)
+    torch.testing.assert_close(turned.log_prob(turn @ rotations), prior.log_prob(rotations), rtol=1e-9, atol=1e-9)
+    assert not torch.allclose(turned.log_prob(rotations @ turn), prior.log_prob(rotations))
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0])
+def test_samples_have_the_energy_of_their_degrees_of_freedom(temperature):
+    prior = toy_prior("gaussian", scale=0.15)
+    energy = prior.energy(prior.sample(2000, temperature, torch.Generator().manual_seed(11)))
+    degrees = 3 * BODY / 2 * temperature**2
+    assert abs(float(energy.mean()) - degrees) < 4 * float(energy.std()) / math.sqrt(len(energy))
+    assert prior.energy(prior.mean_rotations @ roma.rotvec_to_rotmat(prior.density.mean.view(-1, 3))) < 1e-12
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_samples_have_the_moments_of_the_density(kind):
+    density = toy_density(kind, 4)
+    points = density.sample(100_000, generator=torch.Generator().manual_seed(12))
+    if kind == "gaussian":
+        mean, covariance = density.mean, density.covariance
+    else:
+        weights, parts = density.log_weights.exp(), covariance_of(density.whitenings)
+        mean = weights @ density.means
+        offsets = density.means - mean
+        covariance = torch.einsum("k,kij->ij", weights, parts + offsets[:, :, None] * offsets[:, None, :])
+    torch.testing.assert_close(points.mean(0), mean, rtol=0, atol=5e-3)
+    torch.testing.assert_close(points.mT.cov(), covariance, rtol=0, atol=5e-3)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_widening_is_adding_noise(kind):
+    density = toy_density(kind, 4)
+    spread = torch.tensor([0.5, 0.0, 0.2, 0.0], dtype=torch.float64)
+    points = density.sample(100_000, generator=torch.Generator().manual_seed(12))
+    noisy = points + spread * random(100_000, 4, seed=13)
+    wide = density.widened(spread).sample(100_000, generator=torch.Generator().manual_seed(14))
+    torch.testing.assert_close(wide.mT.cov(), noisy.mT.cov(), rtol=0, atol=8e-3)
+
+
+# ---- score
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_score_falls_as_energy_rises(kind):
+    prior = toy_prior(kind)
+    rotations = torch.cat([poses(prior, 200), prior.sample(50, 2.0), prior.mean_rotations[None]])
+    energy, score = prior.energy(rotations), prior.score(rotations)
+    assert (score[energy.argsort()].diff() <= 0).all()
+    assert ((score >= 0) & (score <= 1)).all()
+    assert float(score[energy.argmax()]) == 0
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_score_of_new_samples_is_uniform(kind):
+    prior = toy_prior(kind)
+    score = prior.score(poses(prior, 2000, seed=15)).sort().values
+    gap = (score - torch.linspace(0, 1, 2000, dtype=torch.float64)).abs().max()
+    assert gap < 0.06
+
+
+# ---- fitting
+
+
+def test_gaussian_fit_recovers_the_gaussian_and_counts_weights():
+    truth = toy_density("gaussian", 4)
+    points = truth.sample(50_000, generator=torch.Generator().manual_seed(16))
+    outliers = torch.full((10, 4), 100.0, dtype=torch.float64)
+    weights = torch.cat([torch.ones(50_000), torch.zeros(10)]).double()
+    fitted = fit_gaussian(torch.cat([points, outliers]), weights, floor=1e-3)
+    torch.testing.assert_close(fitted.mean, truth.mean, rtol=0, atol=0.01)
+    torch.testing.assert_close(fitted.covariance, truth.covariance, rtol=0, atol=0.01)
+
+
+def test_mixture_fit_recovers_the_mixture():
+    means = torch.tensor([[-2.0, 0, 0], [2, 0, 0], [0, 3, 1]], dtype=torch.float64)
+    truth = Mixture(torch.tensor([0.5, 0.3, 0.2]).double().log(), means, whitening_of(random_covariances(3, 3, 0.5)))
+    points = truth.sample(20_000, generator=torch.Generator().manual_seed(17))
+    fitted = fit_mixture(points, torch.ones(len(points)).double(), 3, floor=1e-3)
+    order = fitted.log_weights.argsort(descending=True)
+    torch.testing.assert_close(fitted.log_weights[order].exp(), truth.log_weights.exp(), rtol=0, atol=0.02)
+    torch.testing.assert_close(fitted.means[order], truth.means, rtol=0, atol=0.05)
+    torch.testing.assert_close(
+        covariance_of(fitted.whitenings)[order], covariance_of(truth.whitenings), rtol=0, atol=0.05
+    )
+
+
+def test_no_direction_is_narrower_than_the_floor():
+    flat = random(500, 5, seed=18) * torch.tensor([1, 1, 0, 0, 1e-4], dtype=torch.float64)
+    weights = torch.ones(500, dtype=torch.float64)
+    covariances = covariance_of(fit_mixture(flat, weights, 2, floor=0.1).whitenings)
+    assert torch.linalg.eigvalsh(covariances).min() > 0.1**2 * (1 - 1e-6)
+    assert torch.linalg.eigvalsh(floored(torch.zeros(2, 2).double(), 0.1)).min() > 0.1**2 * (1 - 1e-6)
+
+
+def test_mean_rotation_is_the_middle():
+    middle = roma.rotvec_to_rotmat(random(BODY, 3, seed=19))
+    noise = random(400, BODY, 3, seed=20, scale=0.3)
+    rotations = middle @ roma.rotvec_to_rotmat(torch.cat([noise, -noise]))
+    mean = mean_rotations_of(rotations, torch.ones(800, dtype=torch.float64))
+    torch.testing.assert_close(mean, middle, rtol=0, atol=1e-12)
+    assert centred_log(rotations, mean).mean(0).abs().max() < 1e-12
+
+
+# ---- the mirror
+
+
+def test_mirroring_twice_changes_nothing_and_swaps_sides_once():
+    rotations = roma.rotvec_to_rotmat(random(4, BODY, 3, seed=21))
+    reflected = mirrored(rotations)
+    torch.testing.assert_close(mirrored(reflected), rotations, rtol=0, atol=0)
+    left, right = (SMPL24.index(f"{side}_elbow") - SMPL24.index("left_hip") for side in ("left", "right"))
+    flipped = roma.rotmat_to_rotvec(rotations[:, left]) * torch.tensor([1, -1, -1])
+    torch.testing.assert_close(roma.rotmat_to_rotvec(reflected[:, right]), flipped, rtol=0, atol=1e-9)
+
+
+def test_a_gaussian_of_frames_and_their_images_has_no_side():
+    rotations = poses(toy_prior("gaussian"), 300)
+    both = torch.cat([rotations, mirrored(rotations)])
+    weights = torch.ones(600, dtype=torch.float64)
+    means = mean_rotations_of(both, weights)
+    density = fit_gaussian(centred_log(both, means).flatten(-2), weights, floor=0.05)
+    prior = PosePrior(density, means, torch.zeros(2, dtype=torch.float64))
+    torch.testing.assert_close(prior.log_prob(mirrored(rotations)), prior.log_prob(rotations), rtol=0, atol=1e-6)
+
+
+# ---- files
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_saved_prior_comes_back(kind, tmp_path):
+    prior = toy_prior(kind)
+    prior.save(tmp_path / "prior.npz")
+    loaded = load_prior(tmp_path / "prior.npz")
+    rotations = poses(prior, 5)
+    for method in ("log_prob", "energy", "score"):
+        again, before = getattr(loaded, method)(rotations), getattr(prior, method)(rotations)
+        torch.testing.assert_close(again, before, rtol=1e-10, atol=1e-10)
+
+
+BROKEN = [
+    ("kind", lambda a: np.array("oracle"), "kind"),
+    ("kind", lambda a: None, "kind"),
+    ("means", lambda a: None, "means"),
+    ("surprise", lambda a: np.zeros(3), "surprise"),
+    ("means", lambda a: a[:, :-1], "means"),
+    ("means", lambda a: a[:-1], "means"),
+    ("means", lambda a: a[0], "means"),
+    ("log_weights", lambda a: a[:-1], "means"),
+    ("log_weights", lambda a: a + 1, "log_weights"),
+    ("whitenings", lambda a: a[..., :-1], "whitenings"),
+    ("whitenings", lambda a: np.where(a == a.max(), np.nan, a), "whitenings"),
+    ("whitenings", lambda a: -a, "whitenings"),
+    ("mean_rotations", lambda a: a[:-1], "means"),
+    ("mean_rotations", lambda a: a * 2, "mean_rotations"),
+    ("mean_rotations", lambda a: -a, "mean_rotations"),
+    ("mean_rotations", lambda a: np.float64(1), "mean_rotations"),
+    ("energy_quantiles", lambda a: a[::-1], "energy_quantiles"),
+    ("energy_quantiles", lambda a: a[:1], "energy_quantiles"),
+    ("energy_quantiles", lambda a: a.astype(np.int64), "energy_quantiles"),
+    ("energy_quantiles", lambda a: np.array([{}], dtype=object), "energy_quantiles|pickle"),
+]
+
+
+@pytest.mark.parametrize(("name", "change", "blamed"), BROKEN)
+def test_a_broken_file_is_refused_by_the_name_of_the_field(name, change, blamed, tmp_path):
+    toy_prior("mixture").save(tmp_path / "prior.npz")
+    with np.load(tmp_path / "prior.npz") as file:
+        arrays = dict(file)
+    changed = change(arrays.get(name))
+    arrays = {key: value for key, value in (arrays | {name: changed}).items() if value is not None}
+    np.savez(tmp_path / "broken.npz", **arrays)
+    with pytest.raises(ValueError, match=blamed):
+        load_prior(tmp_path / "broken.npz")
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda b: b[: len(b) // 2],
+        lambda b: b"",
+        lambda b: b"not a zip at all",
+        lambda b: b[:5000] + b"?" * 64 + b[5064:],
+    ],
+)
+def test_a_damaged_file_is_refused(damage, tmp_path):
+    toy_prior("mixture").save(tmp_path / "prior.npz")
+    (tmp_path / "broken.npz").write_bytes(damage((tmp_path / "prior.npz").read_bytes()))
+    with pytest.raises(ValueError, match=r"broken\.npz"):
+        load_prior(tmp_path / "broken.npz")
+
+
+def test_a_lone_array_and_no_file_at_all_are_refused(tmp_path):
+    with (tmp_path / "lone.npz").open("wb") as file:
+        np.save(file, np.zeros(3))
+    for name in ("lone.npz", "absent.npz"):
+        with pytest.raises(ValueError, match=name):
+            load_prior(tmp_path / name)
+
+
+# ---- what ships
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_a_shipped_prior_is_what_its_card_says(name):
+    path = WEIGHTS / f"{name}.npz"
+    card = json.loads((WEIGHTS / f"{name}.json").read_text(encoding="utf-8"))
+    assert card["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert "mocap.cs.cmu.edu" in card["acknowledgement"]
+    assert path.stat().st_size < 100_000
+    assert load_prior(path).mean_rotations.shape == (BODY, 3, 3)
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_a_shipped_prior_knows_a_person_from_a_puppet(name):
+    prior = load_prior(WEIGHTS / f"{name}.npz")
+    rotations = poses(prior, 400)
+    assert float(prior.score(rotations).mean()) > 0.3
+    swapped = prior.energy(mirrored(rotations)).mean() / prior.energy(rotations).mean()
+    assert 0.8 < float(swapped) < 1.4
+    knee = SMPL24.index("left_knee") - SMPL24.index("left_hip")
+    bent, backwards = rotations.clone(), rotations.clone()
+    bent[:, knee] = roma.rotvec_to_rotmat(torch.tensor([0.8, 0.0, 0.0]).to(rotations))
+    backwards[:, knee] = bent[:, knee].mT
+    assert (prior.energy(backwards) > prior.energy(bent) + 2).double().mean() > 0.9
+    assert prior.score(roma.random_rotmat((100, BODY))).max() == 0
+    straight = torch.eye(3, dtype=torch.float64).expand(BODY, 3, 3)
+    assert float(prior.energy(straight)) < 10 * 3 * BODY
