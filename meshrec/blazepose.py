@@ -30,7 +30,7 @@ WINDOW_STEP = 0.6
 WINDOW_PX, PATCH_PX = 448, 768
 """Larger cuts are first averaged down to this, twice and three times what the two networks take."""
 LEAST_AGREEMENT = 0.5
-"""Between the two looks at a person. Measured: nine of ten false alarms lie below 0.25, 19 of 20 people above 0.8."""
+"""Between the two looks at a person. On collages nine of ten false alarms lay below 0.25, 19 of 20 people above 0.8."""
 LEAST_SCORE = 0.4
 SAME_PERSON = 0.5
 """Agreement, of the whole pose or of the head alone, at which two detections are of one person."""
@@ -104,7 +104,7 @@ class MediaPipeDetector:
     """BlazePose (Bazarevsky et al. 2020): 33 keypoints with metric landmarks, of every person that it finds.
 
     MediaPipe's own pose solution reports one person, looks at the whole picture only and misses people smaller than
-    about a third of it. Here its two networks are run apart: the person detector over windows, then the landmark
+    about a quarter of it. Here its two networks are run apart: the person detector over windows, then the landmark
     network twice per person, the second time on the square that the first look proposes. People in whom the two looks
     disagree are dropped; otherwise the keypoints are the mean of both, and the confidence is the least visibility and
     presence.

@@ -75,6 +75,7 @@ class FileDetector:
             raise MeshrecError(f"The folder {path} holds no keypoint files (*.json, *.npz).")
         self._first = open_keypoints(first)
         self.skeleton = self._first.skeleton
+        self._photo: Path | None = None
 
     def __call__(self, photo: Photo) -> list[Person]:
         entries = self._file_of(photo).entries(photo)
@@ -83,6 +84,7 @@ class FileDetector:
 
     def _file_of(self, photo: Photo) -> KeypointFile:
         if not self._path.is_dir():
+            self._check_photo(photo)
             return self._first
         names = [f"{photo.path.stem}{ending}" for ending in ("_keypoints.json", ".json", ".npz")]
         for name in names:
@@ -91,6 +93,15 @@ class FileDetector:
         raise MeshrecError(
             f"The folder {self._path} has no keypoints of {photo.path.name}: none of {', '.join(names)}."
         )
+
+    def _check_photo(self, photo: Photo) -> None:
+        """A file of one photo's keypoints serves one photo."""
+        if not isinstance(self._first, CocoFile) and self._photo not in (None, photo.path):
+            raise MeshrecError(
+                f"{self._path} holds the keypoints of one photo and was used for {self._photo}; give {photo.path} its "
+                f"own, or a folder of them."
+            )
+        self._photo = photo.path
 
     def _person(self, entry: Entry, photo: Photo) -> Person | None:
         known = entry.keypoints.confidence > 0

@@ -14,6 +14,8 @@ SEEN_CONFIDENCE = 0.3
 BOX_MARGIN = 0.1
 FEWEST_SEEN = 4
 """With fewer keypoints seen there is no person."""
+TRUNK = ("left_shoulder", "right_shoulder", "left_hip", "right_hip")
+"""Of these at least one must be seen: a face alone is no body."""
 
 
 def box_of(keypoints: Keypoints, margin: float = BOX_MARGIN) -> Float[Tensor, "*batch 4"]:
@@ -49,5 +51,6 @@ def only_inside(keypoints: Keypoints, photo: Photo) -> Keypoints:
 
 
 def enough_seen(keypoints: Keypoints) -> bool:
-    """Whether so many keypoints are seen that somebody is there."""
-    return int((keypoints.confidence >= SEEN_CONFIDENCE).sum()) >= FEWEST_SEEN
+    """Whether so many keypoints are seen, some of the trunk among them, that somebody is there."""
+    seen = keypoints.confidence >= SEEN_CONFIDENCE
+    return int(seen.sum()) >= FEWEST_SEEN and bool(seen[keypoints.skeleton.indices(*TRUNK)].any())

@@ -46,7 +46,7 @@ class ObjectiveConfig:
     """Residuals beyond so many units of noise are taken for outliers (Cauchy's kernel)."""
     landmark_noise_m: tuple[float, float, float] = (0.05, 0.05, 0.1)
     """Standard deviation of 3D landmarks along x, y and depth, metres."""
-    landmark_scale_spread: float = 0.1
+    landmark_scale_spread: float = 0.05
     """How far the landmarks' scale may be off: the detector does not know the person's height."""
     prior_weight: float = 1.0
     shape_weight: float = 1.0

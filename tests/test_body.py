@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import roma
 import torch
+
 from meshrec.assets import load_body_file, smpl_fields
 from meshrec.body import BodyModel, load_body_model
 from meshrec.body_file import BodyFile

@@ -19,6 +19,7 @@ from meshrec.skeletons import COCO17, MEDIAPIPE33, OPENPOSE25
 from meshrec.types import Keypoints, Person
 
 WIDTH, HEIGHT = 640, 480
+pytestmark = pytest.mark.filterwarnings("ignore:SymbolDatabase:UserWarning")
 
 
 @pytest.fixture
@@ -345,8 +346,10 @@ def test_the_astronaut_is_seen_down_to_her_waist(person: Person):
     assert {"nose", "left_eye", "right_eye", "left_shoulder", "right_shoulder"} <= seen
     assert not seen & {j for j in MEDIAPIPE33.joints if "hip" in j or "knee" in j or "ankle" in j or "foot" in j}
     assert keypoints.xy_px.isfinite().all() and person.score > 0.5
-    nose = keypoints.xy_px[MEDIAPIPE33.index("nose")]
-    assert (nose - torch.tensor([222.0, 113.0])).norm() < 12
+    face = keypoints.xy_px[MEDIAPIPE33.indices("nose", "right_eye", "left_eye")]
+    marked_by_hand = torch.tensor([[222.0, 128.0], [203.0, 101.0], [246.0, 103.0]])
+    # MediaPipe's own solution misses her left eye by 10 px; the eyes are 43 px apart, so swapped sides still fail.
+    assert (face - marked_by_hand).norm(dim=-1).max() < 12
     assert x_of(keypoints, "left_shoulder") > x_of(keypoints, "right_shoulder")  # she faces us
 
 

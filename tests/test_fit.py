@@ -169,7 +169,7 @@ def test_unseen_legs_come_out_as_the_prior_expects(model: BodyModel, prior: Pose
     keypoints = seen_by(model, people_of(prior, 4), COCO17)
     confidence = keypoints.confidence.clone()
     hidden = COCO17.indices("left_knee", "right_knee", "left_ankle", "right_ankle")
-    confidence[:, hidden] = 0.05
+    confidence[:, hidden] = 0
     wrong = keypoints.xy_px.clone()
     wrong[:, hidden] = -5000
     estimate = FitBranch(model, prior, FitConfig(noise_px=3.0)).fit(Keypoints(wrong, confidence, COCO17), camera_of(4))

@@ -20,6 +20,9 @@ from benchmarks.clock import Figure
 from rich.console import Console
 from rich.table import Table
 
+PAGE = 150
+"""Width of the table, in characters, where it goes to no terminal."""
+
 
 @dataclass(frozen=True)
 class Case:
@@ -69,19 +72,19 @@ CASES = {
 }
 
 
-def main(only: tuple[str, ...] = (), repeats: int = 7, threads: int | None = None, json_output: bool = False) -> int:
+def main(only: tuple[str, ...] = (), repeats: int = 7, threads: int | None = None, json: bool = False) -> int:
     """Measure, and print a table.
 
     Args:
         only: Rows whose names begin so; by default all.
         repeats: Rounds of ours and the peer; slow peers take part in fewer.
         threads: Of torch; by default as many as torch takes.
-        json_output: Print a list of rows instead.
+        json: Print a list of rows instead.
     """
     if threads is not None:
         torch.set_num_threads(threads)
     names = [name for name in CASES if not only or name.startswith(only)]
-    console = Console(stderr=json_output)
+    console = Console(stderr=json, width=None if sys.stdout.isatty() else PAGE)
     if not names:
         console.print(f"No row begins with {' or '.join(only)}; there are {', '.join(CASES)}.")
         return 1
@@ -89,11 +92,16 @@ def main(only: tuple[str, ...] = (), repeats: int = 7, threads: int | None = Non
     for name in names:
         with Console(stderr=True).status(name):
             figures[name] = CASES[name].measure(repeats)
-    if json_output:
-        sys.stdout.write(json.dumps([_record(name, figure) for name, figure in figures.items()], indent=1) + "\n")
+    if json:
+        _print_json(figures)
     else:
         console.print(_table(figures))
     return 0
+
+
+def _print_json(figures: dict[str, Figure]) -> None:
+    rows = [_record(name, figure) for name, figure in figures.items()]
+    sys.stdout.write(json.dumps(rows, indent=1, allow_nan=False) + "\n")
 
 
 def _record(name: str, figure: Figure) -> dict[str, object]:
@@ -115,13 +123,13 @@ def _table(figures: dict[str, Figure]) -> Table:
     title = f"meshrec against its peers: torch {torch.__version__}, {torch.get_num_threads()} threads"
     table = Table(title=title, caption=f"load of the machine {os.getloadavg()[0]:.1f}")
     for heading in ("row", "ours", "peer", "unit", "ratio", "goal", "", "peer, note"):
-        table.add_column(heading, justify="right" if heading in ("ours", "peer", "ratio") else "left")
+        number = heading in ("ours", "peer", "ratio")
+        table.add_column(heading, justify="right" if number else "left", no_wrap=heading != "peer, note")
     for name, figure in figures.items():
         case = CASES[name]
         verdict = "" if not case.goal else "[green]met[/green]" if case.met(figure) else "[red]missed[/red]"
         words = "; ".join(text for text in (figure.peer_name, figure.note) if text)
-        numbers = (_number(value) for value in (figure.ours, figure.peer, figure.ratio))
-        ours, peer, ratio = numbers
+        ours, peer, ratio = map(_number, (figure.ours, figure.peer, figure.ratio))
         table.add_row(name, ours, peer, figure.unit, ratio, case.goal, verdict, words)
     return table
 

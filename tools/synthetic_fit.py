@@ -4,8 +4,8 @@
 
 The pose file holds `poses (N, 24, 3)` axis-angle, `valid (N,)`, `clip_start`, `clip_len` and `clip_subject`. Frames are
 spread evenly over the subjects named; shapes are N(0, 1), the camera looks from every side with a pitch of N(0, 10
-degrees), from 3 to 5 m, f = 1000 px. The truth is the posed body's H36M-17 joints. Name subjects that the prior was
-not trained on.
+degrees), from 3 to 5 m, f = 1000 px; the fit is told the noise. The truth is the posed body's H36M-17 joints. Name
+subjects that the prior was not trained on.
 """
 
 import json
@@ -27,6 +27,7 @@ from meshrec.body import BodyModel, load_body_model
 from meshrec.branches.fit import FitBranch, FitConfig
 from meshrec.camera import camera_from_body_axes, project
 from meshrec.metrics import mpjpe_mm, pa_mpjpe_mm
+from meshrec.objective import ObjectiveConfig
 from meshrec.skeletons import H36M17
 from meshrec.types import BodyParams, Camera, Keypoints
 from priors.pose import load_prior
@@ -132,10 +133,11 @@ def main(
     torch.set_grad_enabled(False)
     model = load_body_model(body)
     rotations = held_out_poses(poses, subjects, count)
-    config = FitConfig(noise_px=noise_px)
+    noise = (landmark_noise_mm / 1000,) * 3
+    config = FitConfig(noise_px=noise_px, objective=ObjectiveConfig(landmark_noise_m=noise))
     branch = FitBranch(model, load_prior(find_prior(prior)), config)
     scores = []
-    for evidence, noise_mm in (("17 joints", 0.0), (f"and landmarks, {landmark_noise_mm:g} mm", landmark_noise_mm)):
+    for evidence, noise_mm in (("17 joints", 0.0), (f"with {landmark_noise_mm:g} mm landmarks", landmark_noise_mm)):
         people = make_people(model, rotations, noise_px, noise_mm / 1000, seed)
         scores.append(score_fit(branch, people, evidence))
     if json_output:

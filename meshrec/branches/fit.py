@@ -32,7 +32,9 @@ class FitConfig:
     noise_share: float = 0.012
     """That share."""
     min_confidence: float = 0.3
-    """Keypoints below it count as not seen."""
+    """Joints below it are marked as not seen."""
+    least_weight: float = 0.2
+    """What a doubtful keypoint still counts, if its confidence is not 0: a detector's guess beats a prior's."""
     betas: int = 10
     starts: int = 4
     scout_iterations: int = 8
@@ -68,18 +70,18 @@ class FitBranch:
     def _observe(self, keypoints: Keypoints, camera: Camera, skeleton: Skeleton) -> Observations:
         """Keypoints in the skeleton of the body's regressor, and their noise."""
         dtype = self.model.template.dtype
-        confidence, known = convert(keypoints.confidence[..., None], keypoints.skeleton, skeleton)
-        seen = (confidence[..., 0] >= self.config.min_confidence) & known
-        xy = convert(keypoints.xy_px - camera.center_px[:, None], keypoints.skeleton, skeleton)[0]
-        landmarks = torch.zeros(*xy.shape[:-1], 3) if keypoints.landmarks_m is None else keypoints.landmarks_m
-        landmarks = landmarks if keypoints.landmarks_m is None else convert(landmarks, keypoints.skeleton, skeleton)[0]
-        weight = torch.where(seen, confidence[..., 0], 0.0)
+        confidence = convert(keypoints.confidence[..., None], keypoints.skeleton, skeleton)[0][..., 0]
+        seen = confidence > 0
+        weight = torch.where(seen, confidence.clamp_min(self.config.least_weight), 0.0)
+        xy_px = convert(keypoints.xy_px - camera.center_px[:, None], keypoints.skeleton, skeleton)[0]
+        landmarks_m = torch.zeros_like(keypoints.xy_px[..., :1]).expand(-1, -1, 3)
+        landmarks_m = landmarks_m if keypoints.landmarks_m is None else keypoints.landmarks_m
         return Observations(
-            xy_px=torch.where(seen[..., None], xy, 0.0),
+            xy_px=torch.where(seen[..., None], xy_px, 0.0),
             weight=weight,
-            noise_px=self._noise_px(xy, seen),
+            noise_px=self._noise_px(xy_px, seen),
             focal_px=camera.focal_px,
-            landmarks_m=landmarks,
+            landmarks_m=convert(landmarks_m, keypoints.skeleton, skeleton)[0],
             landmark_weight=torch.zeros_like(weight) if keypoints.landmarks_m is None else weight,
         ).to(dtype)
 

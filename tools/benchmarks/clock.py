@@ -1,4 +1,4 @@
-"""Two sides timed in turn, so that whatever else the machine does falls on both."""
+"""Sides timed in turn, so that whatever else the machine does falls on all of them."""
 
 import math
 import statistics
@@ -31,35 +31,22 @@ class Figure:
         return self.ours / self.peer if self.more_is_better else self.peer / self.ours
 
 
-@dataclass(frozen=True)
-class Medians:
-    """Seconds a call of either side."""
+def medians_s(*runs: Run, repeats: int, most: int | None = None) -> list[float]:
+    """Median seconds of a call of each, run in turn: A, B, A, B, ...
 
-    ours_s: float
-    peer_s: float
-
-
-def in_turn(ours: Run, peer: Run, repeats: int, peer_repeats: int | None = None) -> Medians:
-    """Median times of ours, peer, ours, peer, ...; a slow peer may take part in the first rounds alone.
-
-    Both are called once before: caches fill, kernels compile.
+    All but the first may be slow and take part in `most` rounds alone. All are called before: caches fill, kernels
+    compile.
     """
-    blocks = [_block(ours), _block(peer)]
-    rounds: tuple[list[float], list[float]] = ([], [])
+    blocks = [_block(run) for run in runs]
+    times: list[list[float]] = [[] for _ in runs]
     for turn in range(repeats):
-        rounds[0].append(seconds(ours, blocks[0]))
-        if turn < (peer_repeats or repeats):
-            rounds[1].append(seconds(peer, blocks[1]))
-    return Medians(*map(statistics.median, rounds))
+        sides = len(runs) if most is None or turn < most else 1
+        for side in range(sides):
+            times[side].append(_seconds(runs[side], blocks[side]))
+    return [statistics.median(some) for some in times]
 
 
-def median_s(run: Run, repeats: int) -> float:
-    """Median time of a warm call."""
-    block = _block(run)
-    return statistics.median(seconds(run, block) for _ in range(repeats))
-
-
-def seconds(run: Run, calls: int = 1) -> float:
+def _seconds(run: Run, calls: int = 1) -> float:
     """Mean time of so many calls."""
     began = time.perf_counter()
     for _ in range(calls):
@@ -69,5 +56,5 @@ def seconds(run: Run, calls: int = 1) -> float:
 
 def _block(run: Run) -> int:
     """How many calls fill a block, told by the second call of two; a call that is long by itself is made once."""
-    first_s = seconds(run)
-    return 1 if first_s > 50 * BLOCK_S else math.ceil(BLOCK_S / seconds(run))
+    first_s = _seconds(run)
+    return 1 if first_s > 50 * BLOCK_S else math.ceil(BLOCK_S / _seconds(run))

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor
 from torch.optim import LBFGS, Adam, Optimizer
 
@@ -34,8 +34,8 @@ class Descent:
 
 
 def adam(steps: int, goal: float = -math.inf) -> Descent:
-    """Steps of 0.1 in radians, metres and standard deviations of shape: of 0.01 to 0.3 the soonest at its end."""
-    return Descent(lambda unknowns: Adam(unknowns, lr=0.1), steps, goal)
+    """Steps of 0.05 in radians, metres and standard deviations of shape: of 0.03 to 0.2 the soonest at its end."""
+    return Descent(lambda unknowns: Adam(unknowns, lr=0.05), steps, goal)
 
 
 def lbfgs(steps: int, goal: float = -math.inf) -> Descent:
@@ -64,9 +64,9 @@ class DescentBranch(FitBranch):
         params = self._descend(everyone, starts.map(lambda tensor: tensor.flatten(0, 1)), count)
         terms = everyone.terms(params)
         start = terms.total.unflatten(0, (count, people)).argmin(dim=0)
-        iterations = torch.full_like(start, self.evaluations).repeat(count)
-        winner = start * people + torch.arange(people)
-        return Minimum(params, terms, iterations, iterations < self.descent.steps)[winner], start
+        iterations = torch.full(terms.total.shape, self.evaluations)
+        arrived = torch.full(terms.total.shape, self.reached <= self.descent.goal)
+        return Minimum(params, terms, iterations, arrived)[start * people + torch.arange(people)], start
 
     @torch.enable_grad()
     def _descend(self, objective: Objective, starts: BodyParams, count: int) -> BodyParams:
@@ -76,13 +76,13 @@ class DescentBranch(FitBranch):
         best = torch.full_like(starts.transl_m[:, 0], torch.inf)
         self.evaluations, self.reached, idle = 0, math.inf, 0
 
-        def objective_of() -> Float[Tensor, ""]:
+        def objective_of() -> float:
             optimizer.zero_grad()
             total = objective.terms(retract(starts, unknowns)).total.nan_to_num(posinf=FAR)
             total.sum().backward()
             best.copy_(torch.minimum(best, total.detach()))
             self.evaluations += 1
-            return total.sum()
+            return total.detach().double().sum().item()
 
         for _ in range(self.descent.steps):
             optimizer.step(objective_of)

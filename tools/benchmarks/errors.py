@@ -2,8 +2,8 @@
 
 import numpy as np
 import torch
-from benchmarks.clock import Figure, in_turn
 
+from benchmarks.clock import Figure, medians_s
 from meshrec.metrics import pa_mpjpe_mm
 from meshrec.skeletons import H36M17
 
@@ -17,15 +17,14 @@ def pa_mpjpe(repeats: int) -> Figure:
     true_m = random.normal(0, 0.3, (POSES, len(H36M17), 3)).astype(np.float32)
     predicted_m = true_m + random.normal(0, 0.05, true_m.shape).astype(np.float32)
     ours = [torch.from_numpy(joints) for joints in (predicted_m, true_m)]
-    medians = in_turn(
+    ours_s, looped_s = medians_s(
         lambda: pa_mpjpe_mm(*ours),
         lambda: [_pa_mpjpe_mm(*pair) for pair in zip(predicted_m[:LOOPED], true_m[:LOOPED], strict=True)],
-        repeats,
-        min(repeats, 3),
+        repeats=repeats,
+        most=3,
     )
-    scaled_s = medians.peer_s * POSES / LOOPED
     note = f"the loop is measured on {LOOPED:,} poses and scaled"
-    return Figure(1e3 * medians.ours_s, "ms", 1e3 * scaled_s, "NumPy, pose by pose", note)
+    return Figure(1e3 * ours_s, "ms", 1e3 * looped_s * POSES / LOOPED, "NumPy, pose by pose", note)
 
 
 def _pa_mpjpe_mm(predicted_m: np.ndarray, true_m: np.ndarray) -> float:

@@ -7,10 +7,10 @@ run until their mean objective is within 1 % of ours, or to a stated end; the ra
 from collections.abc import Callable
 
 import torch
-from benchmarks.clock import Figure, in_turn
-from benchmarks.descent import Descent, DescentBranch, adam, lbfgs
 from synthetic_fit import People, make_people
 
+from benchmarks.clock import Figure, medians_s
+from benchmarks.descent import Descent, DescentBranch, adam, lbfgs
 from meshrec.body import load_body_model
 from meshrec.branches.fit import FitBranch, FitConfig
 from meshrec.branches.registry import open_prior
@@ -36,18 +36,18 @@ def _fit(peer_name: str, descent_to: Callable[[float], Descent], repeats: int) -
     assert report is not None
     objective = report.total.mean().item()
     peer = DescentBranch(branch.model, branch.prior, branch.config, descent_to(SLACK * objective))
-    medians = in_turn(
+    ours_s, peer_s = medians_s(
         lambda: branch.fit(people.keypoints, people.camera),
         lambda: peer.fit(people.keypoints, people.camera),
-        repeats,
-        peer_repeats=1,
+        repeats=repeats,
+        most=1,
     )
     fell_short = peer.reached > peer.descent.goal
     note = f"mean objective {objective:.2f}; the peer has {peer.reached:.2f} after {peer.evaluations} gradients"
     return Figure(
-        PEOPLE / medians.ours_s,
+        PEOPLE / ours_s,
         "people/s",
-        PEOPLE / medians.peer_s,
+        PEOPLE / peer_s,
         peer_name,
         note + " and was stopped there: the ratio is a lower bound" * fell_short,
         more_is_better=True,

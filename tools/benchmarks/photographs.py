@@ -11,9 +11,9 @@ from pathlib import Path
 
 import skimage.data
 import torch
-from benchmarks.clock import Figure, in_turn, median_s
-from benchmarks.descent import DescentBranch, adam
 
+from benchmarks.clock import Figure, medians_s
+from benchmarks.descent import DescentBranch, adam
 from meshrec.body import load_body_model
 from meshrec.branches.fit import FitBranch, FitConfig
 from meshrec.branches.registry import open_prior
@@ -46,11 +46,8 @@ def photo_warm(repeats: int) -> Figure:
     """Detect, fit, overlay, side view, mesh and numbers, files included; the peer differs in its solver alone."""
     with _photograph() as path:
         ours, peer = _recoverer(), _recoverer(ADAM_STEPS)
-        folder = path.parent / "recovered"
-        medians = in_turn(
-            lambda: _done(ours, path, folder), lambda: _done(peer, path, folder), repeats, min(repeats, 3)
-        )
-    return Figure(medians.ours_s, "s", medians.peer_s, f"{ADAM_STEPS} steps of torch.optim.Adam")
+        ours_s, peer_s = medians_s(lambda: _recover(ours, path), lambda: _recover(peer, path), repeats=repeats, most=3)
+    return Figure(ours_s, "s", peer_s, f"{ADAM_STEPS} steps of torch.optim.Adam")
 
 
 def detect(repeats: int) -> Figure:
@@ -76,7 +73,7 @@ def files(repeats: int) -> Figure:
 def peak_memory(repeats: int) -> Figure:
     """Resident memory of `meshrec recover` at its highest, in a process of its own; once is enough."""
     with _photograph() as path:
-        command = [sys.executable, "-m", "meshrec", "recover", str(path), "-o", str(path.parent / "recovered")]
+        command = [sys.executable, "-m", "meshrec", "recover", str(path), "-o", str(_folder(path))]
         launched = subprocess.run(
             [sys.executable, "-c", LAUNCH, *command], check=True, stdout=subprocess.PIPE, text=True
         )
@@ -99,14 +96,15 @@ def stages(repeats: int) -> Stages:
                 overlay(photo.pixels, [vertices_m], model.faces, camera, vertex_seen=[mask])
                 side_view(vertices_m, model.faces, mask)
 
-        draw_s = median_s(draw, repeats)
-        return Stages(
-            detect_s=median_s(lambda: recoverer.detector(photo), repeats),
-            fit_s=median_s(lambda: recoverer.branch(photo, recovery.people, camera), repeats),
-            overlay_s=draw_s,
-            files_s=median_s(lambda: write_recovery(path.parent / "recovered", recovery, model), repeats) - draw_s,
-            whole_s=median_s(lambda: _done(recoverer, path, path.parent / "recovered"), repeats),
+        detect_s, fit_s, draw_s, write_s, whole_s = medians_s(
+            lambda: recoverer.detector(photo),
+            lambda: recoverer.branch(photo, recovery.people, camera),
+            draw,
+            lambda: write_recovery(_folder(path), recovery, model),
+            lambda: _recover(recoverer, path),
+            repeats=repeats,
         )
+    return Stages(detect_s, fit_s, draw_s, write_s - draw_s, whole_s)
 
 
 def _share(stage_s: float, repeats: int) -> Figure:
@@ -120,9 +118,13 @@ def _recoverer(adam_steps: int = 0) -> Recoverer:
     return Recoverer(build_detector(), branch, model)
 
 
-def _done(recoverer: Recoverer, photo: Path, folder: Path) -> None:
-    outcome = recover_one(recoverer, photo, folder)
+def _recover(recoverer: Recoverer, photo: Path) -> None:
+    outcome = recover_one(recoverer, photo, _folder(photo))
     assert outcome.record is not None, outcome.error
+
+
+def _folder(photo: Path) -> Path:
+    return photo.parent / "recovered"
 
 
 @contextmanager

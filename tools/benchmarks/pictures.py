@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import trimesh
-from benchmarks.clock import Figure, in_turn
 from torch import Tensor
 
+from benchmarks.clock import Figure, medians_s
 from meshrec.body import load_body_model
 from meshrec.camera import camera_from_body_axes, centered_camera
 from meshrec.render import CLAY, paint, render_rgba
@@ -36,13 +36,13 @@ def against_numpy(repeats: int) -> Figure:
     scene = _scene()
     colors = paint(CLAY, len(scene.vertices_m))
     vertices_m, faces = scene.vertices_m.numpy(), scene.faces.numpy()
-    medians = in_turn(
+    ours_s, peer_s = medians_s(
         lambda: render_rgba(scene.vertices_m, scene.faces, scene.camera, colors, samples=1),
         lambda: numpy_picture(vertices_m, faces),
-        repeats,
+        repeats=repeats,
     )
     note = f"{len(vertices_m):,} vertices, {len(faces):,} faces"
-    return Figure(1e3 * medians.ours_s, "ms", 1e3 * medians.peer_s, "NumPy z-buffer", note)
+    return Figure(1e3 * ours_s, "ms", 1e3 * peer_s, "NumPy z-buffer", note)
 
 
 def against_trimesh(repeats: int) -> Figure:
@@ -52,15 +52,15 @@ def against_trimesh(repeats: int) -> Figure:
     mesh = trimesh.Trimesh(scene.vertices_m.numpy(), scene.faces.numpy(), process=False)
     rays = _rays()[::RAYS_LEFT]
     origins = np.zeros_like(rays)
-    medians = in_turn(
+    ours_s, peer_s = medians_s(
         lambda: render_rgba(scene.vertices_m, scene.faces, scene.camera, colors, samples=1),
         lambda: mesh.ray.intersects_first(origins, rays),
-        repeats,
-        peer_repeats=1,
+        repeats=repeats,
+        most=1,
     )
     caster = type(mesh.ray).__module__.rpartition(".")[2]
     note = f"by {caster}; one ray of {RAYS_LEFT} is cast and the time is scaled"
-    return Figure(1e3 * medians.ours_s, "ms", 1e3 * RAYS_LEFT * medians.peer_s, "trimesh, rays alone", note)
+    return Figure(1e3 * ours_s, "ms", 1e3 * RAYS_LEFT * peer_s, "trimesh, rays alone", note)
 
 
 def numpy_picture(vertices_m: np.ndarray, faces: np.ndarray) -> np.ndarray:
