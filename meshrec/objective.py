@@ -167,7 +167,7 @@ class Objective:
         return _robust(residual, direction, seen.weight, self.config.outlier)
 
     def _landmarks(self, joints: Float[Tensor, "N K 3"]) -> Evidence:
-        """Joints minus scaled landmarks, both about their means, at the most likely scale (reweighted least squares).
+        """Joints minus scaled landmarks, both about their means, at the most likely scale.
 
         At that scale the objective does not change with it, so the derivatives need not know of it.
         """
@@ -175,18 +175,26 @@ class Objective:
         share = self._landmark_share
         centred = joints - torch.einsum("nk,nkc->nc", share, joints)[:, None]
         guess = seen.landmarks_m - torch.einsum("nk,nkc->nc", share, seen.landmarks_m)[:, None]
-        noise = joints.new_tensor(self.config.landmark_noise_m)
-        tightness = self.config.landmark_scale_spread**-2
-        direction = torch.diag(1 / noise).expand(*centred.shape, 3)
-        weight = seen.landmark_weight
-        for _ in range(SCALE_ROUNDS):
-            trust = weight[..., None] / noise.square()
-            scale = (trust * centred * guess).sum((1, 2)) + tightness
-            scale = scale / ((trust * guess.square()).sum((1, 2)) + tightness)
-            residual = (centred - scale[:, None, None] * guess) / noise
-            weight = seen.landmark_weight / (1 + residual.square().sum(dim=-1) / self.config.outlier**2)
+        noise_m = joints.new_tensor(self.config.landmark_noise_m)
+        scale = self._landmark_scale(centred, guess, noise_m)
+        residual = (centred - scale[:, None, None] * guess) / noise_m
+        direction = torch.diag(1 / noise_m).expand(*centred.shape, 3)
         evidence = _robust(residual, direction, seen.landmark_weight, self.config.outlier)
-        return replace(evidence, energy=evidence.energy + tightness * (scale - 1).square() / 2)
+        unlikely = (scale - 1).square() / (2 * self.config.landmark_scale_spread**2)
+        return replace(evidence, energy=evidence.energy + unlikely)
+
+    def _landmark_scale(
+        self, centred: Float[Tensor, "N K 3"], guess: Float[Tensor, "N K 3"], noise_m: Float[Tensor, "3"]
+    ) -> Float[Tensor, "N"]:
+        """The landmarks' most likely scale, by least squares reweighted with the robust kernel."""
+        tightness = self.config.landmark_scale_spread**-2
+        scale = torch.ones_like(centred[:, 0, 0])
+        for _ in range(SCALE_ROUNDS):
+            ratio = ((centred - scale[:, None, None] * guess) / noise_m).square().sum(-1) / self.config.outlier**2
+            trust = (self.observations.landmark_weight / (1 + ratio))[..., None] / noise_m.square()
+            overlap, size = (trust * centred * guess).sum((1, 2)), (trust * guess.square()).sum((1, 2))
+            scale = (overlap + tightness) / (size + tightness)
+        return scale
 
     @property
     def _uses_landmarks(self) -> bool:

@@ -90,7 +90,7 @@ def write_recovery(folder: Path, recovery: Recovery, model: BodyModel) -> dict:
             everyone = overlay(pixels, list(body.vertices_m), model.faces, photo_camera, vertex_seen=masks)
             write_png(inside / "overlay.png", everyone)
         arrays = result_arrays(recovery.people, recovery.estimate)
-        write_whole(inside / "result.npz", lambda path: np.savez_compressed(path, **arrays))
+        write_whole(inside / "result.npz", lambda path: np.savez_compressed(path, allow_pickle=False, **arrays))
         write_text(inside / RESULT_FILE, json.dumps(record, indent=1, allow_nan=False))
     return record
 

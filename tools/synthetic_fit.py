@@ -133,8 +133,8 @@ def main(
     torch.set_grad_enabled(False)
     model = load_body_model(body)
     rotations = held_out_poses(poses, subjects, count)
-    noise = (landmark_noise_mm / 1000,) * 3
-    config = FitConfig(noise_px=noise_px, objective=ObjectiveConfig(landmark_noise_m=noise))
+    noise_m = landmark_noise_mm / 1000
+    config = FitConfig(noise_px=noise_px, objective=ObjectiveConfig(landmark_noise_m=(noise_m, noise_m, noise_m)))
     branch = FitBranch(model, load_prior(find_prior(prior)), config)
     scores = []
     for evidence, noise_mm in (("17 joints", 0.0), (f"with {landmark_noise_mm:g} mm landmarks", landmark_noise_mm)):
