@@ -17,7 +17,7 @@ import numpy as np
 import tyro
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from meshrec.body_file import NO_COMPANIONS, BodyFile, read_body_file, smpl_fields
 from meshrec.errors import MeshrecError
@@ -59,16 +59,16 @@ class _Room:
         return data_directory() / self.folder, SHIPPED / self.folder
 
     def files(self, folder: Path) -> dict[str, Path]:
-        """The files of a folder by name; the first suffix wins."""
+        """The files of a folder by name; the first suffix wins, and what begins with a dot is half written."""
         found: dict[str, Path] = {}
         for suffix in self.suffixes:
-            for path in sorted(folder.glob(f"{self.prefix}*{suffix}")):
+            for path in sorted(folder.glob(f"{self.prefix or '[!.]'}*{suffix}")):
                 found.setdefault(path.stem.removeprefix(self.prefix), path)
         return dict(sorted(found.items()))
 
 
 BODIES = _Room("body", "bodies", "", (".npz", ".pkl"), "Add yours with `meshrec assets add FILE --name NAME`")
-PRIORS = _Room("prior", "weights", "prior_", (".npz", ".safetensors"), "Train one with `meshrec train`")
+PRIORS = _Room("prior", "weights", "prior_", (".npz",), "Fit one with tools/fit_priors.py")
 
 
 @dataclass(frozen=True)
@@ -151,17 +151,21 @@ def add_asset(file: Path, companions: Mapping[str, Path] = NO_COMPANIONS, name: 
     """
     body = read_body_file(file, companions)
     name = name or f"smpl_{body.gender}"
-    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", name):
-        raise MeshrecError(f"{name!r} is no name for a body: use letters, digits, `_`, `-` and `.`.")
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", name) or name.lower().endswith(BODIES.suffixes):
+        raise MeshrecError(
+            f"{name!r} is no name for a body: use letters, digits, `_`, `-` and `.`, and leave "
+            f"{' and '.join(BODIES.suffixes)} away."
+        )
     licence = f"converted from {file.name}, whose licence still holds: do not pass it on"
-    fields = smpl_fields(body) | {"notes": np.array([licence])}
+    fields = smpl_fields(body) | {"notes": np.array([licence, *(note for note in body.remarks if note != licence)])}
     path = BODIES.folders()[0] / f"{name}.npz"
     return write_whole(path, lambda neighbour: np.savez_compressed(neighbour, **fields))  # type: ignore[arg-type]
 
 
 def export_pickle(body: BodyFile, path: Path) -> Path:
     """Write a pickle of plain numpy arrays in SMPL's layout, which `smplx.SMPL(path)` and others read."""
-    fields = {name: array for name, array in smpl_fields(body).items() if array.dtype.kind != "U"}
+    numbers = {name: array for name, array in smpl_fields(body).items() if array.dtype.kind != "U"}
+    fields = {**numbers, "gender": body.gender}
     return write_whole(path, lambda neighbour: neighbour.write_bytes(pickle.dumps(fields, protocol=4)))
 
 
@@ -184,7 +188,7 @@ def _existing(room: _Room, path: Path) -> Path:
     if path.is_file():
         return path
     if path.is_dir():
-        inside = ", ".join(file.name for suffix in room.suffixes for file in sorted(path.glob(f"*{suffix}")))
+        inside = ", ".join(file.name for suffix in room.suffixes for file in sorted(path.glob(f"[!.]*{suffix}")))
         raise MeshrecError(f"{path} is a folder; give one of its files: {inside or 'it has none that fits'}.")
     raise MeshrecError(f"There is no file {path}. Give the path of a {' or '.join(room.suffixes)} file, or a name.")
 
@@ -262,11 +266,12 @@ def _show(reports: list[AssetReport], as_json: bool) -> None:
     if as_json:
         sys.stdout.write(json.dumps([asdict(report) for report in reports], indent=2) + "\n")
         return
-    table = Table("name", "vertices", "betas", "gender", "regressors", "where", "sha256")
+    headings = ("name", "vertices", "betas", "gender", "regressors", "where", "sha256")
+    table = Table(*(Column(heading, overflow="fold") for heading in headings))
     for report in reports:
         regressors = (f"{name}*" if name in report.composed else name for name in report.regressors)
         facts = [str(report.vertices), str(report.betas), report.gender, " ".join(regressors)]
-        row = [report.name, *(facts if not report.problem else ["", "", "", "[red]refused[/red]"])]
+        row = [escape(report.name), *(facts if not report.problem else ["", "", "", "[red]refused[/red]"])]
         table.add_row(*row, report.owner, report.sha256[:12])
     console = Console()
     console.print(table)

@@ -2,13 +2,11 @@
 
 import math
 import os
-import sys
 import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypeVar
 
 import cv2
@@ -18,6 +16,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from meshrec.errors import MeshrecError
+from meshrec.files import quiet_stderr
 from meshrec.keypoints import agreement, box_of, enough_seen, only_inside
 from meshrec.photo import Photo
 from meshrec.skeletons import MEDIAPIPE33
@@ -100,6 +99,14 @@ class _Cut:
         return np.array(self.pixels.shape[1::-1])
 
 
+@contextmanager
+def _without_deprecation() -> Iterator[None]:
+    """MediaPipe calls a part of protobuf that protobuf deprecates, which is nobody's concern here."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=r"SymbolDatabase\.GetPrototype\(\) is deprecated")
+        yield
+
+
 class MediaPipeDetector:
     """BlazePose (Bazarevsky et al. 2020): 33 keypoints with metric landmarks, of every person that it finds.
 
@@ -112,13 +119,14 @@ class MediaPipeDetector:
     """
 
     name = "mediapipe"
-    skeleton = MEDIAPIPE33
 
+    @_without_deprecation()
     def __init__(self, threads: int | None = None):
         self._threads = threads or min(4, os.cpu_count() or 1)
         self._networks = [_BlazePose() for _ in range(self._threads)]
         self._pool = ThreadPoolExecutor(self._threads)
 
+    @_without_deprecation()
     def __call__(self, photo: Photo) -> list[Person]:
         windows = search_windows(photo.width_px, photo.height_px)
         found = self._share_out(lambda network, window: network.squares(photo, window), windows)
@@ -126,6 +134,7 @@ class MediaPipeDetector:
         people = self._share_out(lambda network, square: network.person(photo, square), squares)
         return _one_each([person for person in people if person is not None and person.score >= LEAST_SCORE])
 
+    @_without_deprecation()
     def in_box(self, photo: Photo, box_xyxy_px: Float[Tensor, "4"]) -> Person | None:
         """The person in a given box: the surest whose hips lie in it; failing that, whoever an upright square shows."""
         x0, y0, x1, y1 = box_xyxy_px.tolist()
@@ -169,7 +178,7 @@ class _BlazePose:
 
     def __init__(self):
         solution, self._rectangle = _mediapipe()
-        with _quiet():
+        with quiet_stderr():
             self._people = solution(graph_config=_PEOPLE_GRAPH)
             self._pose = solution(graph_config=_POSE_GRAPH, side_inputs={"model_complexity": _FULL_MODEL})
             grey = _Cut(np.full((64, 64, 3), 128, np.uint8), np.zeros(2), np.ones(2))
@@ -304,19 +313,4 @@ def _mediapipe() -> tuple[Any, Any]:
             f'MediaPipe cannot be imported ({error}). Run pip install "meshrec[detect]" (Python 3.12 or older), use '
             f"another detector, or give keypoints with --keypoints PATH."
         ) from error
-    warnings.filterwarnings("ignore", message=r"SymbolDatabase\.GetPrototype\(\) is deprecated")
     return SolutionBase, NormalizedRect
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep from the terminal what C++ code writes to the error stream; exceptions pass as ever."""
-    sys.stderr.flush()
-    terminal = os.dup(2)
-    try:
-        with Path(os.devnull).open("wb") as nowhere:
-            os.dup2(nowhere.fileno(), 2)
-        yield
-    finally:
-        os.dup2(terminal, 2)
-        os.close(terminal)

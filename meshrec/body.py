@@ -66,12 +66,12 @@ class BodyModel(nn.Module):
         tree = self.kinematics(params)
         batch = tree.joints_m.shape[:-2]
         vertices = self._skin(
-            self.pad_betas(params.betas).expand(*batch, -1).reshape(-1, self.num_betas),
-            pose_features(params.rotations).expand(*batch, -1).reshape(-1, 207),
+            self.pad_betas(params.betas).reshape(-1, self.num_betas),
+            pose_features(params.rotations).reshape(-1, 207),
             tree.skinning.reshape(-1, 24, 12),
+            params.transl_m.reshape(-1, 1, 3),
         )
-        transl_m = params.transl_m[..., None, :]
-        return Body(vertices.reshape(*batch, -1, 3) + transl_m, tree.joints_m + transl_m)
+        return Body(vertices.reshape(*batch, len(self.weights), 3), tree.joints_m + params.transl_m[..., None, :])
 
     def kinematics(self, params: BodyParams) -> Kinematics:
         """Forward kinematics of the shaped skeleton about the pelvis, without translation; touches no vertex."""
@@ -103,15 +103,20 @@ class BodyModel(nn.Module):
         return nn.functional.pad(betas, (0, missing))
 
     def _skin(
-        self, betas: Float[Tensor, "N B"], features: Float[Tensor, "N 207"], transforms: Float[Tensor, "N 24 12"]
+        self,
+        betas: Float[Tensor, "N B"],
+        features: Float[Tensor, "N 207"],
+        transforms: Float[Tensor, "N 24 12"],
+        transl_m: Float[Tensor, "N 1 3"],
     ) -> Float[Tensor, "N V 3"]:
-        """Linear blend skinning of N bodies, a few at a time."""
-        parts = [part.split(BODIES_IN_CACHE) for part in (betas, features, transforms)]
-        if torch.is_grad_enabled() and any(part.requires_grad for part in (betas, features, transforms)):
-            return torch.cat([self._skin_some(*some) for some in zip(*parts, strict=True)])
+        """Linear blend skinning of N bodies, a few at a time, each few put in their place while still in the cache."""
+        parts = (betas, features, transforms, transl_m)
+        few = zip(*(part.split(BODIES_IN_CACHE) for part in parts), strict=True)
+        if torch.is_grad_enabled() and any(part.requires_grad for part in parts):
+            return torch.cat([self._skin_some(*some) + moved for *some, moved in few])
         vertices = transforms.new_empty(len(betas), len(self.weights), 3)
-        for some, place in zip(zip(*parts, strict=True), vertices.split(BODIES_IN_CACHE), strict=True):
-            place.copy_(self._skin_some(*some))
+        for (*some, moved), place in zip(few, vertices.split(BODIES_IN_CACHE), strict=True):
+            torch.add(self._skin_some(*some), moved, out=place)
         return vertices
 
     def _skin_some(
@@ -120,8 +125,9 @@ class BodyModel(nn.Module):
         """Blend, then transform; the bodies run along the last axis, where the processor's vectors lie."""
         bodies = len(betas)
         rest = torch.addmm(self.template, self.shape_directions, betas.T) + self.correctives(features)
-        x, y, z = rest.view(-1, 3, 1, bodies).unbind(1)
-        blended = (self.weights @ transforms.permute(1, 2, 0).reshape(24, -1)).view(-1, 3, 4, bodies)
+        x, y, z = rest.view(len(self.weights), 3, 1, bodies).unbind(1)
+        blended = self.weights @ transforms.permute(1, 2, 0).reshape(24, 12 * bodies)
+        blended = blended.view(len(self.weights), 3, 4, bodies)
         posed = torch.addcmul(blended[:, :, 3], blended[:, :, 0], x)
         posed = posed.addcmul_(blended[:, :, 1], y).addcmul_(blended[:, :, 2], z)
         return posed.permute(2, 0, 1)

@@ -2,8 +2,6 @@
 
 import hashlib
 import re
-import zipfile
-import zlib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +12,8 @@ import numpy as np
 from jaxtyping import Float, Int, Int64
 
 from meshrec.errors import MeshrecError
-from meshrec.joint_regressors import REGRESSED, compose, read_regressor
+from meshrec.files import array_names, read_arrays
+from meshrec.joint_regressors import REGRESSED, compose, read_regressor, wrong_row_sum
 from meshrec.skeletons import COCO17, H36M17, SMPL24
 from meshrec.smpl_pickle import read_smpl_pickle
 
@@ -30,30 +29,27 @@ NO_COMPANIONS: Mapping[str, Path] = MappingProxyType({})
 
 MAX_BETAS = 300
 MIN_BETAS = 10
-MAX_BYTES = 4 * 2**30
-"""The largest official file unpacks to a quarter of a gigabyte."""
-
-ROW_SUM_TOLERANCE = 0.02
-"""A row that sums to 0.98 moves a point one metre from the origin by two centimetres."""
-
 REQUIRED = ("v_template", "shapedirs", "posedirs", "J_regressor", "weights", "kintree_table", "f")
 OPTIONAL = ("part", "mirror", "vt", "ft", "gender", "notes", *(f"J_regressor_{target.name}" for target in REGRESSED))
 
 OTHER_BODIES = {5: "a FLAME head", 16: "a MANO hand", 52: "an SMPL-H body", 55: "an SMPL-X body"}
 """Models in the same format, by their number of joints."""
 
-UNREADABLE = (
-    zipfile.BadZipFile,
-    zlib.error,
-    EOFError,
-    LookupError,
-    MemoryError,
-    OverflowError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-)
-"""What numpy and zipfile raise at a damaged, encrypted or hostile file."""
+FRAME = "SMPL's frame has metres, y up, the person's left at +x and faces +z"
+
+SPAN_M = (0.5, 3.0)
+"""The largest extent of the template: from a newborn to a giant."""
+
+MOST_PER_UNIT_M = 1.0
+"""Real correctives stay below 0.1 m a unit, shape directions at a few millimetres: more are in millimetres."""
+
+LEAST_BONE = 0.1
+"""Of the span: so far must the head be above the hips, and these above the ankles."""
+
+X, Y, Z = range(3)
+
+LEAST_WEIGHT = -1e-3
+"""Rounding may leave a skinning weight a little below zero."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,8 +78,17 @@ class BodyFile:
     path: Path
     sha256: str
     gender: Gender
-    notes: tuple[str, ...]
-    """What its user should know, one sentence each."""
+    remarks: tuple[str, ...]
+    """What its file and its companions leave to say: it stays with the body."""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What its user should know, one sentence each."""
+        return (*self.remarks, *(_origin(skeleton.name, self) for skeleton in REGRESSED if self.lacks(skeleton.name)))
+
+    def lacks(self, skeleton: str) -> bool:
+        """Whether the file had no regressor of that skeleton."""
+        return skeleton in self.composed or skeleton not in self.regressors
 
 
 def read_body_file(path: Path, companions: Mapping[str, Path] = NO_COMPANIONS, name: str = "") -> BodyFile:
@@ -98,25 +103,26 @@ def read_body_file(path: Path, companions: Mapping[str, Path] = NO_COMPANIONS, n
     dtype = fields.common_float()
     joint_regressor = fields.rows_of_one("J_regressor", len(SMPL24), count)
     fields.check_tree()
+    fields.check_frame(joint_regressor @ template)
     faces = fields.integers("f", -1, 3, below=count)
-    given, notes = _regressors(fields, joint_regressor, companions)
-    composed, more_notes = _composed_regressors(given, joint_regressor)
+    given, remarks = _regressors(fields, joint_regressor, companions)
+    composed = _composed_regressors(given, joint_regressor)
     return BodyFile(
         v_template=template.astype(dtype),
         shapedirs=fields.shape_directions(count).astype(dtype),
-        posedirs=fields.floats("posedirs", count, 3, 207).astype(dtype),
+        posedirs=fields.pose_directions(count).astype(dtype),
         joint_regressor=joint_regressor.astype(dtype),
-        weights=fields.rows_of_one("weights", count, len(SMPL24)).astype(dtype),
+        weights=fields.weights(count).astype(dtype),
         faces=faces,
         regressors={skeleton: rows.astype(dtype) for skeleton, rows in (given | composed).items()},
         composed=tuple(composed),
         parts=fields.integers("part", count, below=len(SMPL24)) if "part" in fields.arrays else None,
-        mirror=fields.integers("mirror", count, below=count) if "mirror" in fields.arrays else None,
+        mirror=fields.mirror(count),
         name=name or path.stem,
         path=path,
         sha256=_sha256(path),
         gender=fields.gender(),
-        notes=(*fields.notes(), *notes, *more_notes),
+        remarks=(*fields.notes(), *remarks),
         **fields.unwrapping(len(faces)),
     )
 
@@ -169,9 +175,12 @@ class _Fields:
         return array
 
     def floats(self, name: str, *shape: int) -> np.ndarray:
+        """The field in float32, or in float64 where it has more."""
         array = self.array(name, *shape)
         if array.dtype.kind != "f":
             raise self.wrong(f"{name} holds {array.dtype}, SMPL wants floating-point numbers.")
+        with np.errstate(over="ignore"):
+            array = array.astype(np.float32 if array.dtype.itemsize <= 4 else np.float64, copy=False)
         if not np.isfinite(array).all():
             raise self.wrong(f"{name} has {np.sum(~np.isfinite(array))} values that are NaN or infinite.")
         return array
@@ -180,29 +189,52 @@ class _Fields:
         array = self.array(name, *shape)
         if array.dtype.kind not in "iu":
             raise self.wrong(f"{name} holds {array.dtype}, SMPL wants integers.")
+        if name == "f" and not len(array):
+            raise self.wrong("f is empty: a body needs faces.")
         if array.size and not 0 <= array.min() <= array.max() < below:
             raise self.wrong(f"{name} counts from {array.min()} to {array.max()}, allowed is 0 to {below - 1}.")
         return array.astype(np.int64)
 
     def rows_of_one(self, name: str, *shape: int) -> np.ndarray:
         rows = self.floats(name, *shape)
-        worst = max(rows.sum(axis=1, dtype=np.float64), key=lambda total: abs(total - 1))
-        if abs(worst - 1) > ROW_SUM_TOLERANCE:
-            raise self.wrong(f"a row of {name} sums to {worst:.3f}; every row must sum to 1.")
+        if (wrong := wrong_row_sum(rows)) is not None:
+            raise self.wrong(f"a row of {name} sums to {wrong:.3f}; every row must sum to 1.")
         return rows
 
     def template(self) -> np.ndarray:
         template = self.floats("v_template", -1, 3)
-        if len(template) == 0 or not 0.2 < np.ptp(template, axis=0).max() < 4:
-            span = np.ptp(template, axis=0).max() if len(template) else 0
-            raise self.wrong(f"v_template spans {span:.4g}; a body in metres spans 0.2 to 4.")
+        span_m = float(np.ptp(template, axis=0).max()) if len(template) else 0.0
+        if not SPAN_M[0] < span_m < SPAN_M[1]:
+            raise self.wrong(f"v_template spans {span_m:.4g}; a body in metres spans {SPAN_M[0]} to {SPAN_M[1]}.")
         return template
 
     def shape_directions(self, count: int) -> np.ndarray:
         directions = self.floats("shapedirs", count, 3, -1)
         if directions.shape[2] < MIN_BETAS:
             raise self.wrong(f"shapedirs has {directions.shape[2]} betas, at least {MIN_BETAS} are needed.")
+        if (median_m := np.median(np.abs(directions[..., :MIN_BETAS]))) > MOST_PER_UNIT_M:
+            raise self.wrong(f"half of shapedirs is above {median_m:.3g} a unit of beta; {FRAME}.")
         return directions[..., :MAX_BETAS]
+
+    def pose_directions(self, count: int) -> np.ndarray:
+        directions = self.floats("posedirs", count, 3, 207)
+        if (most_m := np.abs(directions).max()) > MOST_PER_UNIT_M:
+            raise self.wrong(f"posedirs reaches {most_m:.3g} a unit of R - I; {FRAME}.")
+        return directions
+
+    def weights(self, count: int) -> np.ndarray:
+        weights = self.rows_of_one("weights", count, len(SMPL24))
+        if weights.min() < LEAST_WEIGHT:
+            raise self.wrong(f"weights go down to {weights.min():.3g}; skinning weights are shares, 0 to 1.")
+        return weights
+
+    def mirror(self, count: int) -> np.ndarray | None:
+        if "mirror" not in self.arrays:
+            return None
+        mirror = self.integers("mirror", count, below=count)
+        if not np.array_equal(mirror[mirror], np.arange(count)):
+            raise self.wrong("mirror is no mirror: the mirror image of a vertex's mirror image is the vertex itself.")
+        return mirror
 
     def common_float(self) -> np.dtype:
         """float64 where the file has it, else float32."""
@@ -224,9 +256,34 @@ class _Fields:
 
     def check_tree(self) -> None:
         """The tree of SMPL24; a root's parent is written as -1 or 2^32 - 1."""
-        parents, joints = self.array("kintree_table", 2, len(SMPL24)).astype(np.int64)
-        if tuple(joints) != tuple(range(len(SMPL24))) or tuple(parents[1:]) != SMPL24.parents[1:]:
-            raise self.wrong(f"kintree_table is another tree than SMPL's: the parents are {parents[1:].tolist()}.")
+        table = self.array("kintree_table", 2, len(SMPL24))
+        if table.dtype.kind not in "iuf" or not np.isfinite(table).all():
+            raise self.wrong(f"kintree_table holds {table.dtype} or NaN, SMPL wants integers.")
+        for column, (parent, joint) in enumerate(zip(*table.tolist(), strict=True)):
+            if joint != column:
+                raise self.wrong(f"kintree_table is another tree than SMPL's: its joint {column} is number {joint}.")
+            if 0 <= SMPL24.parents[column] != parent:
+                raise self.wrong(
+                    f"kintree_table is another tree than SMPL's: the parent of {SMPL24.joints[column]} is joint "
+                    f"{parent}, SMPL's is {SMPL24.parents[column]}."
+                )
+
+    def check_frame(self, joints_m: Float[np.ndarray, "24 3"]) -> None:
+        """The template stands upright, its left side at +x, its toes in front."""
+        at = dict(zip(SMPL24.joints, joints_m.tolist(), strict=True))
+        head, hips, ankles, feet = at["head"], at["left_hip"], at["left_ankle"], at["left_foot"]
+        least_m = LEAST_BONE * np.ptp(self.template(), axis=0).max()
+        if not head[Y] - least_m > hips[Y] > ankles[Y] + least_m:
+            raise self.wrong(
+                f"y is not up: the head lies at y = {head[Y]:.2f}, the hips at {hips[Y]:.2f}, the ankles at "
+                f"{ankles[Y]:.2f}; {FRAME}."
+            )
+        for kind in ("hip", "knee", "shoulder", "wrist"):
+            left, right = at[f"left_{kind}"][X], at[f"right_{kind}"][X]
+            if left <= right:
+                raise self.wrong(f"the left {kind} lies at x = {left:.2f}, the right at {right:.2f}; {FRAME}.")
+        if feet[Z] <= ankles[Z]:
+            raise self.wrong(f"the toes lie at z = {feet[Z]:.2f}, behind the ankles at {ankles[Z]:.2f}; {FRAME}.")
 
     def unwrapping(self, faces: int) -> dict[str, np.ndarray | None]:
         if "vt" not in self.arrays or "ft" not in self.arrays:
@@ -254,37 +311,8 @@ def _read_fields(path: Path) -> _Fields:
     if path.suffix.lower() == ".pkl":
         return _Fields(path, *read_smpl_pickle(path, names))
     if path.suffix.lower() == ".npz":
-        return _Fields(path, *_read_npz(path, names))
+        return _Fields(path, read_arrays(path, names), array_names(path))
     raise MeshrecError(f"{path} is neither .npz nor .pkl: give an SMPL file in one of these formats.")
-
-
-def _read_npz(path: Path, names: Collection[str]) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
-    name = ""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            size = sum(entry.file_size for entry in archive.infolist())
-        if size > MAX_BYTES:
-            raise MeshrecError(f"{path} unpacks to {size / 2**30:.0f} GiB: not an SMPL file; refused.")
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {}
-            for name in names:
-                if name in file.files:
-                    arrays[name] = file[name]
-            return arrays, tuple(file.files)
-    except OSError as error:
-        raise MeshrecError(f"Cannot read {path}: {error.strerror or error}.") from error
-    except UNREADABLE as error:
-        raise MeshrecError(_advice(path, name, error)) from error
-
-
-def _advice(path: Path, name: str, error: BaseException) -> str:
-    if name and "Object arrays" in str(error):
-        return (
-            f"{path}: the field {name} holds Python objects, which are never loaded. Convert the original .pkl "
-            f"with `meshrec assets add FILE.pkl`, or save {name} as a plain array."
-        )
-    where = f"the field {name} of {path}" if name else str(path)
-    return f"{where} is damaged or cut off ({error}). Download or convert the file again."
 
 
 def _sha256(path: Path) -> str:
@@ -295,33 +323,30 @@ def _sha256(path: Path) -> str:
 def _regressors(
     fields: _Fields, joint_regressor: Float[np.ndarray, "24 V"], companions: Mapping[str, Path]
 ) -> tuple[dict[str, np.ndarray], list[str]]:
-    """The regressors that `companions` or the file itself give, and notes about them."""
-    template = fields.arrays["v_template"]
-    given, notes = {}, []
+    """The regressors that `companions` or the file itself give, and what is to be said of them."""
+    template = fields.template()
+    given, remarks = {}, []
     for skeleton in REGRESSED:
         field = f"J_regressor_{skeleton.name}"
         if skeleton.name in companions:
             joints_m = joint_regressor @ template
             given[skeleton.name], said = read_regressor(companions[skeleton.name], skeleton, joints_m, template)
-            notes += said
+            remarks += said
         elif field in fields.arrays:
             given[skeleton.name] = fields.rows_of_one(field, len(skeleton), len(template))
-    return given, notes
+    return given, remarks
 
 
 def _composed_regressors(
     given: Collection[str], joint_regressor: Float[np.ndarray, "24 V"]
-) -> tuple[dict[str, np.ndarray], list[str]]:
-    """The regressors that are still missing, and a note for each."""
-    composed, notes = {}, []
-    for skeleton in REGRESSED:
-        if skeleton.name not in given:
-            rows = compose(skeleton, joint_regressor)
-            if rows is None:
-                notes.append(f"{skeleton.name} joints are not known: this body has not SMPL's 6,890 vertices")
-            else:
-                composed[skeleton.name] = rows
-                notes.append(
-                    f"{skeleton.name} joints are composed from the 24 SMPL joints{PUBLISHED.get(skeleton.name, '')}"
-                )
-    return composed, notes
+) -> dict[str, Float[np.ndarray, "_ V"]]:
+    """The regressors that are still missing, where this body lets them be composed."""
+    rows = {skeleton.name: compose(skeleton, joint_regressor) for skeleton in REGRESSED if skeleton.name not in given}
+    return {name: regressor for name, regressor in rows.items() if regressor is not None}
+
+
+def _origin(skeleton: str, body: BodyFile) -> str:
+    """Where the joints of a skeleton come from that the file has no regressor of."""
+    if skeleton in body.composed:
+        return f"{skeleton} joints are composed from the 24 SMPL joints{PUBLISHED.get(skeleton, '')}"
+    return f"{skeleton} joints are not known: this body has not SMPL's 6,890 vertices"

@@ -4,12 +4,15 @@ One rule holds for every detector: a keypoint outside the image is not seen, wha
 """
 
 import pickle
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Literal, Protocol, runtime_checkable
 
 import safetensors.torch
 import torch
+from jaxtyping import Float
 from safetensors import SafetensorError
 from torch import Tensor
 from torchvision.models.detection import KeypointRCNN, KeypointRCNN_ResNet50_FPN_Weights
@@ -18,13 +21,13 @@ from torchvision.ops import FrozenBatchNorm2d
 
 from meshrec.blazepose import MediaPipeDetector
 from meshrec.errors import MeshrecError
-from meshrec.keypoint_files import FileDetector
-from meshrec.keypoints import box_of, only_inside
+from meshrec.keypoint_files import Entry, open_keypoints, some
+from meshrec.keypoints import FEWEST_SEEN, SEEN_CONFIDENCE, box_of, enough_seen, only_inside
 from meshrec.photo import Photo
-from meshrec.skeletons import COCO17, Skeleton
+from meshrec.skeletons import COCO17
 from meshrec.types import Keypoints, Person
 
-__all__ = ["Detector", "FileDetector", "KeypointRCNNDetector", "MediaPipeDetector", "box_of", "build_detector"]
+__all__ = ["Detector", "FileDetector", "KeypointRCNNDetector", "MediaPipeDetector", "build_detector"]
 
 
 @runtime_checkable
@@ -32,22 +35,95 @@ class Detector(Protocol):
     """Photo -> people, the surest first; an empty list if nobody is seen."""
 
     name: str
-    skeleton: Skeleton
 
     def __call__(self, photo: Photo) -> list[Person]: ...
 
 
 def build_detector(
-    name: Literal["mediapipe", "rcnn"] = "mediapipe", weights: Path | None = None, keypoints: Path | None = None
+    name: Literal["mediapipe", "rcnn"] = "mediapipe",
+    weights: Path | None = None,
+    keypoints: Path | None = None,
+    photos: Sequence[Path] = (),
 ) -> Detector:
-    """The detector called `name`, or the reader of a keypoint file or folder if there is one."""
+    """The detector called `name`, or the reader of a keypoint file or folder if there is one, for some `photos`."""
     if keypoints is not None:
-        return FileDetector(keypoints)
+        return FileDetector(keypoints, photos)
     if name == "rcnn":
         return KeypointRCNNDetector(weights)
     if weights is not None:
         raise MeshrecError(f"MediaPipe brings its own weights; {weights} can only be given to the detector rcnn.")
     return MediaPipeDetector()
+
+
+class FileDetector:
+    """Keypoints that another program found: a file, or a folder of `STEM_keypoints.json`, `STEM.json` or `STEM.npz`.
+
+    COCO's JSON knows its photos by name; a file in another format holds one photo, and is refused if there are several
+    `photos` to be looked at. People outside the photo, or of whom too little is seen, are left out; it is a
+    `MeshrecError` if nobody is left. A box that is not finite, is empty or lies beside the photo is replaced by the one
+    around the keypoints.
+    """
+
+    name = "file"
+
+    def __init__(self, path: Path, photos: Sequence[Path] = ()):
+        self._path, self._file = path, open_keypoints(path)
+        if self._file.holds_one_photo and len(photos) > 1:
+            raise MeshrecError(
+                f"{path} holds the keypoints of one photo, and {len(photos)} are named: {some(photos)}. Name one of "
+                f"them, or a folder that holds a file for each."
+            )
+
+    def __call__(self, photo: Photo) -> list[Person]:
+        entries = [entry for entry in self._file.entries(photo) if _any_known(entry)]
+        inside = [replace(entry, keypoints=only_inside(entry.keypoints, photo)) for entry in entries]
+        people = [_person(entry, photo) for entry in inside if enough_seen(entry.keypoints)]
+        if not people or _are_shares(entries):
+            raise self._nobody(entries, inside, photo)
+        return sorted(people, key=lambda person: -person.score)
+
+    def _nobody(self, entries: list[Entry], inside: list[Entry], photo: Photo) -> MeshrecError:
+        """Why nobody is left of what the file lists."""
+        if not entries:
+            why = "it lists nobody there, or only keypoints of confidence 0. Leave --keypoints out to look for people"
+        elif _are_shares(entries):
+            why = (
+                "the keypoints lie between -1 and 1, so they are shares of the image; pixels are needed (OpenPose: "
+                "--keypoint_scale 0)"
+            )
+        elif not any(_any_known(entry) for entry in inside):
+            why = (
+                f"everybody lies wholly outside the photo, which is {photo.width_px}x{photo.height_px} pixels; these "
+                f"are the keypoints of another photo, or of another size of it"
+            )
+        else:
+            why = (
+                f"nobody has {FEWEST_SEEN} keypoints, a shoulder or hip among them, of confidence {SEEN_CONFIDENCE} or "
+                f"more in the photo. Leave --keypoints out to look for people"
+            )
+        return MeshrecError(f"{self._path} knows nobody in {photo.path.name}: {why}.")
+
+
+def _person(entry: Entry, photo: Photo) -> Person:
+    box = entry.box_xyxy_px
+    if box is None or not _shows(box, photo):
+        box = box_of(entry.keypoints)
+    return Person(box, entry.score, entry.keypoints)
+
+
+def _shows(box: Float[Tensor, "4"], photo: Photo) -> bool:
+    """Whether a box is one, and some of it is in the photo."""
+    low, high = box[:2].clamp(min=0), torch.minimum(box[2:], torch.tensor([photo.width_px, photo.height_px]))
+    return bool(box.isfinite().all() and (low < high).all())
+
+
+def _any_known(entry: Entry) -> bool:
+    return bool((entry.keypoints.confidence > 0).any())
+
+
+def _are_shares(entries: list[Entry]) -> bool:
+    """Whether all coordinates are such as shares of the image are."""
+    return all(bool((e.keypoints.xy_px[e.keypoints.confidence > 0].abs() <= 1).all()) for e in entries)
 
 
 class KeypointRCNNDetector:
@@ -58,7 +134,6 @@ class KeypointRCNNDetector:
     """
 
     name = "rcnn"
-    skeleton = COCO17
 
     def __init__(self, weights: Path | None = None, score: float = 0.7, device: torch.device | None = None):
         self._device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")

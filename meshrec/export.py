@@ -4,16 +4,12 @@
 """
 
 import io
-import json
-import math
-import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
 import numpy as np
-import roma
 import torch
 import trimesh
 import tyro
@@ -27,6 +23,7 @@ from meshrec.body import BodyModel, load_body_model
 from meshrec.camera import camera_from_body_axes
 from meshrec.errors import MeshrecError
 from meshrec.files import write_whole
+from meshrec.pose_files import Poses, read_poses
 from meshrec.skeletons import SMPL24
 from meshrec.types import BodyParams
 
@@ -38,15 +35,6 @@ BODIES_AT_ONCE = 32
 MANY = 8
 """From so many meshes on, progress is shown."""
 
-BODY_JOINTS = SMPL24.index("left_hand")
-"""Joints that SMPL shares with SMPL+H and SMPL-X, in the same order: all but the two hands, which stay straight."""
-
-POSE_WIDTHS = {3 * len(SMPL24): len(SMPL24)} | dict.fromkeys((3 * BODY_JOINTS, 3 * 52, 3 * 55), BODY_JOINTS)
-"""Numbers in a row of `poses`, and how many joints of them are SMPL's: SMPL; its body alone, SMPL+H, SMPL-X."""
-
-DAMAGED = (zipfile.BadZipFile, EOFError, LookupError, OSError, TypeError, ValueError)
-"""What json, numpy and zipfile raise at a file that is not what it should be."""
-
 
 @dataclass(frozen=True)
 class Texture:
@@ -55,40 +43,6 @@ class Texture:
     coordinates: Float[np.ndarray, "T 2"]
     corners: Int[np.ndarray, "F 3"]
     """Rows of `coordinates`."""
-
-
-@dataclass(frozen=True)
-class BodyName:
-    """The body that a result was made with."""
-
-    name: str
-    path: str
-    sha256: str
-
-    def load(self) -> BodyModel:
-        """The same body again; another one of this name would give another shape."""
-        model = load_body_model(self.path if Path(self.path).is_file() else self.name)
-        if self.sha256 and model.file.sha256 != self.sha256:
-            raise MeshrecError(
-                f"The result was made with another body {self.name!r} than the one found now (sha256 "
-                f"{self.sha256[:12]}, found {model.file.sha256[:12]}): say which one to take with --body."
-            )
-        return model
-
-
-@dataclass(frozen=True)
-class Poses:
-    """The posed bodies of one file: the people of a result, or the frames of a motion."""
-
-    names: tuple[str, ...]
-    """A mesh file's name for each body, without suffix."""
-    params: BodyParams
-    upright: Float[Tensor, "3 3"]
-    """Rotation from the frame of `params` to upright."""
-    motion: bool
-    """One person in many frames."""
-    body: BodyName | None = None
-    """The body that the file was made with, where it says so."""
 
 
 def write_mesh(
@@ -136,83 +90,6 @@ def obj_text(vertices: Float[np.ndarray, "V 3"], faces: Int[np.ndarray, "F 3"], 
         corners = np.stack([faces, texture.corners], axis=-1).reshape(-1, 6) + 1
         np.savetxt(text, corners, fmt="f %d/%d %d/%d %d/%d")
     return text.getvalue()
-
-
-def read_poses(path: Path) -> Poses:
-    """The bodies of a `result.json`, or of an `.npz` of poses: AMASS's layout, or `poses`, `trans` and `betas`."""
-    if not path.is_file():
-        raise MeshrecError(f"There is no file {path}: give a result.json of `meshrec recover` or an .npz of poses.")
-    if path.suffix.lower() == ".json":
-        return _read_result(path)
-    if path.suffix.lower() == ".npz":
-        return _read_pose_file(path)
-    raise MeshrecError(f"{path} is neither a result.json of `meshrec recover` nor an .npz of poses.")
-
-
-def _read_result(path: Path) -> Poses:
-    """Every person of a result; its frame is the camera's."""
-    try:
-        result = json.loads(path.read_text(encoding="utf-8"))
-        people = [person["smpl"] for person in result["people"]]
-        rows = [np.asarray(person["pose_axis_angle"], np.float64).reshape(1, -1) for person in people]
-        betas = [np.asarray(person["betas"], np.float64).reshape(1, -1) for person in people]
-        transl_m = [np.asarray(person["transl_m"], np.float64).reshape(1, 3) for person in people]
-        body = BodyName(*(str(result["body"].get(field) or "") for field in ("name", "path", "sha256")))
-        stem = Path(result.get("photo") or path).stem
-    except DAMAGED as error:
-        raise MeshrecError(f"{path} is not a result of `meshrec recover`: {_why(error)}. Recover it again.") from error
-    if not people:
-        raise MeshrecError(f"{path} has no people in it, so there is nothing to export.")
-    params = _params(path, np.concatenate(rows), np.concatenate(betas), np.concatenate(transl_m))
-    names = tuple(f"{stem}_person{index}" for index in range(len(people)))
-    return Poses(names, params, camera_from_body_axes(), motion=False, body=body)
-
-
-def _read_pose_file(path: Path) -> Poses:
-    """Every frame of a motion; a file that states a motion-capture frame rate is AMASS's, with z up, else y is up."""
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            fields = {name: file[name] for name in ("poses", "trans", "betas") if name in file.files}
-            amass = any(name in file.files for name in ("mocap_framerate", "mocap_frame_rate"))
-        poses = fields["poses"].astype(np.float64)
-        poses = poses.reshape(len(poses), math.prod(poses.shape[1:]))
-        transl_m = fields.get("trans", np.zeros((len(poses), 3))).astype(np.float64)
-        betas = fields.get("betas", np.zeros(1)).astype(np.float64)
-    except DAMAGED as error:
-        raise MeshrecError(
-            f"{path} is not an .npz of poses: {_why(error)}. It needs poses (frames, 72 or 156)."
-        ) from error
-    if not len(poses):
-        raise MeshrecError(f"{path} has no frames in it, so there is nothing to export.")
-    params = _params(path, poses, np.broadcast_to(betas, (len(poses), betas.shape[-1])), transl_m)
-    names = tuple(f"{path.stem}_{index:06d}" for index in range(len(poses)))
-    return Poses(names, params, _y_up_from_z_up() if amass else torch.eye(3), motion=True)
-
-
-def _params(path: Path, poses: np.ndarray, betas: np.ndarray, transl_m: np.ndarray) -> BodyParams:
-    """Rotations of SMPL's joints from rows of axis-angle; the hands of SMPL+H and SMPL-X are left straight."""
-    if poses.shape[1] not in POSE_WIDTHS:
-        known = ", ".join(map(str, sorted(POSE_WIDTHS)))
-        raise MeshrecError(f"{path} has {poses.shape[1]} numbers a pose; SMPL's family has {known}.")
-    if transl_m.shape != (len(poses), 3):
-        raise MeshrecError(f"{path} has {len(poses)} poses but translations of shape {transl_m.shape}.")
-    if not all(np.isfinite(array).all() for array in (poses, betas, transl_m)):
-        raise MeshrecError(f"{path} has numbers that are not finite among its poses, betas or translations.")
-    joints = POSE_WIDTHS[poses.shape[1]]
-    vectors = torch.zeros(len(poses), len(SMPL24), 3)
-    vectors[:, :joints] = torch.tensor(poses[:, : 3 * joints]).view(-1, joints, 3).float()
-    rotations = roma.rotvec_to_rotmat(vectors)
-    return BodyParams.from_rotations(rotations, torch.tensor(betas).float(), torch.tensor(transl_m).float())
-
-
-def _y_up_from_z_up() -> Float[Tensor, "3 3"]:
-    """A quarter turn back about x: (x, y, z) to (x, z, -y)."""
-    return torch.tensor([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.0, -1.0, 0.0]])
-
-
-def _why(error: Exception) -> str:
-    """An exception in words; a missing key is named."""
-    return f"it has no {error}" if isinstance(error, KeyError) else str(error) or type(error).__name__
 
 
 def rest_shapes(poses: Poses) -> Poses:
@@ -315,7 +192,6 @@ def _write_all(
             f"Two inputs would both write {min(again)}: export them one by one, each with its own -o DIR."
         )
     taken.update(paths)
-    texture = texture_of(model)
     shown = console.is_terminal and len(paths) >= MANY
     with Progress(console=console, transient=True, disable=not shown) as progress, torch.no_grad():
         bodies = progress.track(posed(poses, model), total=len(paths), description=f"{folder}")

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from meshrec.body_file import BodyFile
-from meshrec.kinematics import Kinematics, ancestors, joints_by_betas
+from meshrec.kinematics import ANCESTORS, Kinematics, joints_by_betas
 from meshrec.skeletons import SMPL24
 
 
@@ -97,7 +97,7 @@ class FoldedRegressor(nn.Module):
             self.register_buffer(name, torch.tensor(getattr(fold, name), dtype=dtype))
         below = torch.zeros(len(fold.total), len(SMPL24), len(fold.joint), dtype=dtype)
         pairs = torch.arange(len(fold.joint))
-        below[self.keypoint, :, pairs] = ancestors(SMPL24).to(dtype)[self.joint]
+        below[self.keypoint, :, pairs] = ANCESTORS.to(dtype)[self.joint]
         self.register_buffer("below", below)
         self.register_buffer("share_below", below @ self.share)
 

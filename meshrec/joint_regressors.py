@@ -4,13 +4,14 @@ A regressor is a matrix (joints, V): its rows times the posed vertices are the j
 of the rows of SMPL's own 24 joints and of single vertices, with weights that sum to one.
 """
 
-import zipfile
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
 
 from meshrec.errors import MeshrecError
+from meshrec.files import read_array
 from meshrec.skeletons import COCO17, H36M17, MEDIAPIPE33, SMPL24, Skeleton
 from meshrec.surface_points import SURFACE_POINTS
 
@@ -23,7 +24,11 @@ SURFACE_VERTICES = 6890
 MAX_OFFSET_M = 0.15
 """How far a published regressor may put a limb's joint from the body's own."""
 
-UNREADABLE = (zipfile.BadZipFile, EOFError, LookupError, MemoryError, OverflowError, TypeError, ValueError)
+ROW_SUM_TOLERANCE = 0.02
+"""A row that sums to 0.98 moves a point one metre from the origin by two centimetres."""
+
+UPWARDS = ("pelvis", "spine", "thorax", "face", "head_top")
+"""Joints of the middle, from below, as far as a skeleton has them."""
 
 Recipe = tuple[tuple[str, float], ...]
 """(SMPL24 joint or surface point, weight) pairs; the weights sum to one."""
@@ -56,18 +61,23 @@ def read_regressor(
     return rows, (f"{path.name} names some left joints right; they were put in order by the template",)
 
 
+def wrong_row_sum(rows: Float[np.ndarray, "K V"]) -> float | None:
+    """The sum of the row that is farthest from summing to one, where that is too far."""
+    sums = rows.sum(axis=1, dtype=np.float64)
+    worst = float(sums[np.abs(sums - 1).argmax()])
+    return worst if abs(worst - 1) > ROW_SUM_TOLERANCE else None
+
+
 def _load(path: Path, shape: tuple[int, int]) -> np.ndarray:
-    try:
-        rows = np.load(path, allow_pickle=False)
-    except OSError as error:
-        raise MeshrecError(f"Cannot read {path}: {error.strerror or error}.") from error
-    except UNREADABLE as error:
-        raise MeshrecError(f"{path} is no plain .npy array ({error}). Download it again.") from error
-    if not isinstance(rows, np.ndarray) or rows.shape != shape or rows.dtype.kind != "f":
-        found = f"{rows.dtype} of {rows.shape}" if isinstance(rows, np.ndarray) else "an archive"
-        raise MeshrecError(f"{path} holds {found}; a joint regressor of this body is floating-point of {shape}.")
+    rows = read_array(path)
+    if rows.shape != shape or rows.dtype.kind != "f":
+        raise MeshrecError(
+            f"{path} holds {rows.dtype} of {rows.shape}; a joint regressor of this body is floating-point of {shape}."
+        )
     if not np.isfinite(rows).all():
         raise MeshrecError(f"{path} has {np.sum(~np.isfinite(rows))} values that are NaN or infinite.")
+    if (wrong := wrong_row_sum(rows)) is not None:
+        raise MeshrecError(f"{path}: a row sums to {wrong:.3f}; every row of a joint regressor must sum to 1.")
     return rows
 
 
@@ -84,15 +94,18 @@ def _left_at_plus_x(skeleton: Skeleton, across_m: np.ndarray) -> list[int]:
 def _check_places(
     path: Path, skeleton: Skeleton, places_m: Float[np.ndarray, "K 3"], joints_m: Float[np.ndarray, "24 3"]
 ) -> None:
-    """The limbs' joints must lie where the body's own joints do."""
+    """The limbs' joints must lie where the body's own joints do, those of the middle one above the other."""
+    order = f"Its rows must be in the order of {skeleton.name}: {', '.join(skeleton.joints)}."
     for joint, place in zip(skeleton.joints, places_m, strict=True):
         if joint in SMPL24.joints and joint not in RECIPES:
             offset = float(np.linalg.norm(place - joints_m[SMPL24.index(joint)]))
             if offset > MAX_OFFSET_M:
-                raise MeshrecError(
-                    f"{path}: its row for {joint} lands {offset:.2f} m from the body's own. Its rows must be in the "
-                    f"order of {skeleton.name}: {', '.join(skeleton.joints)}."
-                )
+                raise MeshrecError(f"{path}: its row for {joint} lands {offset:.2f} m from the body's own. {order}")
+    middle = [joint for joint in UPWARDS if joint in skeleton.joints]
+    heights_m = places_m[skeleton.indices(*middle), 1].tolist()
+    for below, above in pairwise(zip(middle, heights_m, strict=True)):
+        if below[1] >= above[1]:
+            raise MeshrecError(f"{path}: its row for {above[0]} lands below that for {below[0]}. {order}")
 
 
 def _row(recipe: Recipe, joint_regressor: Float[np.ndarray, "24 V"]) -> Float[np.ndarray, "V"]:
@@ -105,27 +118,27 @@ def _row(recipe: Recipe, joint_regressor: Float[np.ndarray, "24 V"]) -> Float[np
     return row
 
 
-def _between(one: str, other: str) -> Recipe:
-    return ((one, 0.5), (other, 0.5))
-
-
 def _side_recipes(side: str, other: str) -> dict[str, Recipe]:
     """Knuckles lie midway between the wrist and the fingertips, the mouth's corners below the nose."""
-    return {
+    knuckles = {
+        f"{side}_{finger}": ((f"{side}_wrist", 0.5), (f"{side}_{finger}", 0.5))
+        for finger in ("thumb", "index", "pinky")
+    }
+    return knuckles | {
         f"{side}_eye_inner": ((f"{side}_eye", 1.0),),
         f"{side}_eye_outer": ((f"{side}_eye", 1.0),),
         f"{side}_mouth": (("nose", 0.7), ("neck", 0.3), (f"{side}_eye", 0.4), (f"{other}_eye", -0.4)),
-        **{f"{side}_{finger}": _between(f"{side}_wrist", f"{side}_{finger}") for finger in ("thumb", "index", "pinky")},
         f"{side}_foot_index": ((f"{side}_big_toe", 1.0),),
     }
 
 
-RECIPES: dict[str, Recipe] = {
-    "pelvis": _between("left_hip", "right_hip"),
-    "spine": _between("spine2", "spine3"),
+MIDDLE: dict[str, Recipe] = {
+    "pelvis": (("left_hip", 0.5), ("right_hip", 0.5)),
+    "spine": (("spine2", 0.65), ("spine3", 0.35)),
     "thorax": (("neck", 1.0),),
-    "face": _between("head", "nose"),
-    **_side_recipes("left", "right"),
-    **_side_recipes("right", "left"),
+    "face": (("head", 0.55), ("nose", 0.45)),
 }
+"""What photographs' joints of the middle are; the shipped body's regressors are made by it too."""
+
+RECIPES = MIDDLE | _side_recipes("left", "right") | _side_recipes("right", "left")
 """Joints that are not a joint of SMPL24 or a surface point of the same name."""

@@ -7,9 +7,9 @@ two formats are continuous already and are taken as they stand.
 import json
 import math
 import re
-import zipfile
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -19,10 +19,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from meshrec.errors import MeshrecError
-from meshrec.keypoints import box_of, enough_seen, only_inside
-from meshrec.photo import Photo
+from meshrec.files import read_arrays
+from meshrec.photo import Photo, entries_of, look_at
 from meshrec.skeletons import COCO17, OPENPOSE25, SKELETONS, Skeleton
-from meshrec.types import Keypoints, Person
+from meshrec.types import Keypoints
 
 OPENPOSE18_JOINTS = (
     *("nose", "upper_neck"),
@@ -36,6 +36,15 @@ VISIBILITY_CONFIDENCE = {0: 0.0, 1: 0.5, 2: 1.0}
 """COCO's annotation flags: not labelled; labelled but hidden; labelled and visible."""
 
 
+ImageId = int | float | str
+
+Rows = list[tuple[str, dict]]
+"""The objects of a JSON list, each with its name for messages."""
+
+ENDINGS = ("_keypoints.json", ".json", ".npz")
+"""What the files of a folder are called: the stem of their photo and one of these."""
+
+
 @dataclass(frozen=True)
 class Entry:
     """One person as a file tells it."""
@@ -47,83 +56,22 @@ class Entry:
 
 @runtime_checkable
 class KeypointFile(Protocol):
-    """An opened file of keypoints."""
+    """An opened file of keypoints, or a folder of them."""
 
-    skeleton: Skeleton
+    holds_one_photo: bool
 
     def entries(self, photo: Photo) -> list[Entry]:
-        """The people that the file knows in `photo`."""
+        """The people that the file lists in `photo`; a `MeshrecError` if it does not know the photo."""
         ...
 
 
-class FileDetector:
-    """Keypoints that another program found: a file, or a folder of `STEM_keypoints.json`, `STEM.json` or `STEM.npz`.
-
-    COCO's JSON knows its photos by name; the other formats hold one photo each.
-    """
-
-    name = "file"
-
-    def __init__(self, path: Path):
-        if not path.exists():
-            raise MeshrecError(f"There is no keypoint file or folder {path} (looked in {Path.cwd()}).")
-        self._path = path
-        first = (
-            next((p for p in sorted(path.iterdir()) if p.suffix in (".json", ".npz")), None) if path.is_dir() else path
-        )
-        if first is None:
-            raise MeshrecError(f"The folder {path} holds no keypoint files (*.json, *.npz).")
-        self._first = open_keypoints(first)
-        self.skeleton = self._first.skeleton
-        self._photo: Path | None = None
-
-    def __call__(self, photo: Photo) -> list[Person]:
-        entries = self._file_of(photo).entries(photo)
-        people = [self._person(entry, photo) for entry in entries]
-        return sorted((person for person in people if person is not None), key=lambda person: -person.score)
-
-    def _file_of(self, photo: Photo) -> KeypointFile:
-        if not self._path.is_dir():
-            self._check_photo(photo)
-            return self._first
-        names = [f"{photo.path.stem}{ending}" for ending in ("_keypoints.json", ".json", ".npz")]
-        for name in names:
-            if (self._path / name).is_file():
-                return open_keypoints(self._path / name)
-        raise MeshrecError(
-            f"The folder {self._path} has no keypoints of {photo.path.name}: none of {', '.join(names)}."
-        )
-
-    def _check_photo(self, photo: Photo) -> None:
-        """A file of one photo's keypoints serves one photo."""
-        if not isinstance(self._first, CocoFile) and self._photo not in (None, photo.path):
-            raise MeshrecError(
-                f"{self._path} holds the keypoints of one photo and was used for {self._photo}; give {photo.path} its "
-                f"own, or a folder of them."
-            )
-        self._photo = photo.path
-
-    def _person(self, entry: Entry, photo: Photo) -> Person | None:
-        known = entry.keypoints.confidence > 0
-        if bool((entry.keypoints.xy_px[known].abs() <= 1).all()):
-            raise MeshrecError(
-                f"{self._path}: the keypoints of {photo.path.name} lie between -1 and 1, so they are shares of the "
-                f"image; pixels are needed (OpenPose: --keypoint_scale 0)."
-            )
-        keypoints = only_inside(entry.keypoints, photo)
-        if not (keypoints.confidence > 0).any():
-            raise MeshrecError(
-                f"{self._path}: a person lies wholly outside {photo.path.name}, which is {photo.width_px}x"
-                f"{photo.height_px} pixels; these are the keypoints of another photo, or of another size of it."
-            )
-        if entry.box_xyxy_px is None and not enough_seen(keypoints):
-            return None
-        box = box_of(keypoints) if entry.box_xyxy_px is None else entry.box_xyxy_px
-        return Person(box, entry.score, keypoints)
-
-
 def open_keypoints(path: Path) -> KeypointFile:
-    """The keypoint file at `path`; its content says which of the formats it is."""
+    """The keypoint file or folder at `path`; the content of a JSON file says which of the formats it is."""
+    match look_at(path):
+        case "nothing":
+            raise MeshrecError(f"There is no keypoint file or folder {path} (looked in {Path.cwd()}).")
+        case "folder":
+            return KeypointFolder(path)
     if path.suffix.lower() == ".npz":
         return NpzFile(path)
     content = _json(path)
@@ -132,15 +80,36 @@ def open_keypoints(path: Path) -> KeypointFile:
     if isinstance(content, list):
         return CocoFile(path, _rows(path, "", content))
     if isinstance(content, dict) and "annotations" in content:
-        images = {row.get("id"): row.get("file_name") for _, row in _rows(path, "images", content.get("images"))}
-        return CocoFile(path, _rows(path, "annotations", content["annotations"]), images)
-    found = (
-        f"the fields {', '.join(map(str, content)) or '(none)'}" if isinstance(content, dict) else repr(content)[:40]
-    )
+        rows = _rows(path, "annotations", content["annotations"])
+        return CocoFile(path, rows, _rows(path, "images", content.get("images")))
+    found = f"the fields {', '.join(map(str, content)) or '(none)'}" if isinstance(content, dict) else _shown(content)
     raise MeshrecError(
         f"{path} is no keypoint file: it holds {found}. It should be COCO's JSON (`annotations`, or a list of "
         f"results), OpenPose's (`people`) or an npz."
     )
+
+
+class KeypointFolder:
+    """A folder with a file for each photo, which is opened when its photo comes."""
+
+    holds_one_photo = False
+
+    def __init__(self, path: Path):
+        self._path = path
+        self._files = {f"{entry.stem}{entry.suffix.lower()}": entry for entry in entries_of(path)}
+        if not any(name.endswith(ENDINGS) for name in self._files):
+            raise MeshrecError(f"The folder {path} holds no keypoint files (*.json, *.npz).")
+
+    def entries(self, photo: Photo) -> list[Entry]:
+        names = [f"{photo.path.stem}{ending}" for ending in ENDINGS]
+        for name in names:
+            if name in self._files:
+                return open_keypoints(self._files[name]).entries(photo)
+        known = [name for name in self._files if name.endswith(ENDINGS)]
+        raise MeshrecError(
+            f"The folder {self._path} has no keypoints of {photo.path.name}: none of {', '.join(names)} (it has "
+            f"{some(known)})."
+        )
 
 
 class CocoFile:
@@ -150,57 +119,45 @@ class CocoFile:
     photo's name or the number at the end of it (`COCO_val2014_000000000785.jpg` is image 785).
     """
 
-    skeleton = COCO17
+    holds_one_photo = False
 
-    def __init__(self, path: Path, rows: Iterable[tuple[str, dict]], images: dict[Any, Any] | None = None):
-        self._path, self._images = path, images
-        self._rows_of: dict[Any, list[tuple[str, dict]]] = {}
+    def __init__(self, path: Path, rows: Rows, images: Rows | None = None):
+        self._path, self._by_name = path, images is not None
+        names = dict(_image(path, field, row) for field, row in images or ())
+        self._rows_of: dict[ImageId, Rows] = {}
         for field, row in rows:
-            if "image_id" not in row:
-                raise MeshrecError(f"{path}: {field} has no `image_id`, so nobody can say whose photo it is.")
-            self._rows_of.setdefault(row["image_id"], []).append((field, row))
+            image = _image_id(path, f"{field}.image_id", row.get("image_id"))
+            if image in names or images is None:
+                self._rows_of.setdefault(names.get(image, image), []).append((field, row))
 
     def entries(self, photo: Photo) -> list[Entry]:
-        rows = [row for image_id in self._image_ids(photo) for row in self._rows_of.get(image_id, [])]
-        return [entry for field, row in rows if (entry := self._entry(field, row)) is not None]
-
-    def _image_ids(self, photo: Photo) -> list[Any]:
-        if self._images is not None:
-            ids = [i for i, name in self._images.items() if Path(str(name)).name == photo.path.name]
-            if ids:
-                return ids
-            raise MeshrecError(
-                f"{self._path}: none of its {len(self._images)} `images` has the file_name {photo.path.name}"
-                f"{_for_example(self._images.values())}. Give the photo the name that it has there."
-            )
-        number = re.search(r"(\d+)$", photo.path.stem)
-        ids = [photo.path.name, photo.path.stem, *([int(number[1])] if number else [])]
-        if number or any(i in self._rows_of for i in ids):
-            return ids
+        keys = [photo.path.name] if self._by_name else _ids_of(photo)
+        rows = [row for key in keys for row in self._rows_of.get(key, [])]
+        if rows:
+            return [self._entry(field, row) for field, row in rows]
+        what = "image with people in it has the file_name" if self._by_name else "row has the image_id"
         raise MeshrecError(
-            f"{self._path}: no `image_id` is {photo.path.name}{_for_example(self._rows_of)}. Rename the photo to end "
-            f"in the number of its image, or give a file with `images`."
+            f"{self._path} knows nobody in {photo.path.name}: no {what} {' or '.join(map(str, keys))} (there are "
+            f"{some(self._rows_of)}). Give the photo the name that it has there."
         )
 
-    def _entry(self, field: str, row: dict) -> Entry | None:
+    def _entry(self, field: str, row: dict) -> Entry:
         values = _triples(self._path, f"{field}.keypoints", row.get("keypoints"), [len(COCO17)])
         values[:, :2] += 0.5
         values[:, 2] = _confidence(self._path, f"{field}.keypoints", values[:, 2])
-        if not (values[:, 2] > 0).any():
-            return None
-        box = None
+        keypoints, box = _keypoints(values, COCO17), None
         if row.get("bbox") is not None:
             x, y, width, height = _numbers(self._path, f"{field}.bbox", row["bbox"], [4])
             box = torch.tensor([x, y, x + width, y + height], dtype=torch.float32)
-        keypoints = _keypoints(values, COCO17)
-        score = row.get("score")
-        return Entry(keypoints, _mean_seen(keypoints) if score is None else float(score), box)
+        if row.get("score") is None:
+            return Entry(keypoints, _mean_seen(keypoints), box)
+        return Entry(keypoints, _finite(self._path, f"{field}.score", row["score"]), box)
 
 
 class OpenPoseFile:
     """OpenPose's output for one photo: BODY_25, or the older 18 joints, which become 25 with the others missing."""
 
-    skeleton = OPENPOSE25
+    holds_one_photo = True
 
     def __init__(self, path: Path, people: Any):
         self._path = path
@@ -214,7 +171,7 @@ class OpenPoseFile:
                 f"files of all photos."
             )
         keypoints = [self._person(field, row) for field, row in self._people]
-        return [Entry(k, _mean_seen(k)) for k in keypoints if (k.confidence > 0).any()]
+        return [Entry(k, _mean_seen(k)) for k in keypoints]
 
     def _person(self, field: str, row: dict) -> Keypoints:
         name = f"{field}.pose_keypoints_2d"
@@ -231,33 +188,32 @@ class OpenPoseFile:
 class NpzFile:
     """Our own archive of the P people of one photo: `xy_px (P, K, 2)`, `confidence (P, K)`, the name of the `skeleton`.
 
-    Optional: `landmarks_m (P, K, 3)`, metres in camera axes, and `boxes_xyxy_px (P, 4)`.
+    Optional: `boxes_xyxy_px (P, 4)`, and `landmarks_m (P, K, 3)`, metres in camera axes. If anybody's landmark of a
+    known keypoint is missing (not finite), everybody's landmarks are left out: people are stacked, so all have them or
+    none has.
     """
+
+    holds_one_photo = True
 
     def __init__(self, path: Path):
         self._path = path
-        arrays = _arrays(path)
-        self.skeleton = self._skeleton(arrays)
-        joints = len(self.skeleton)
-        self._confidence = self._array(arrays, "confidence", (None, joints))
-        people = len(self._confidence)
-        self._xy_px = self._array(arrays, "xy_px", (people, joints, 2))
-        self._landmarks_m = self._array(arrays, "landmarks_m", (people, joints, 3)) if "landmarks_m" in arrays else None
-        self._boxes = self._array(arrays, "boxes_xyxy_px", (people, 4)) if "boxes_xyxy_px" in arrays else None
+        arrays = read_arrays(path)
+        self._skeleton = self._skeleton_of(arrays)
+        joints = len(self._skeleton)
+        confidence = self._array(arrays, "confidence", (None, joints))
+        people = len(confidence)
+        confidence = [_confidence(path, f"confidence[{person}]", row) for person, row in enumerate(confidence)]
+        xy_px = self._array(arrays, "xy_px", (people, joints, 2))
+        landmarks_m = self._array(arrays, "landmarks_m", (people, joints, 3)) if "landmarks_m" in arrays else None
+        boxes = self._array(arrays, "boxes_xyxy_px", (people, 4)) if "boxes_xyxy_px" in arrays else [None] * people
+        keypoints = [_keypoints(np.column_stack(rows), self._skeleton) for rows in zip(xy_px, confidence, strict=True)]
+        keypoints = keypoints if landmarks_m is None else _with_landmarks(keypoints, landmarks_m)
+        self._entries = [Entry(k, _mean_seen(k), _float32(box)) for k, box in zip(keypoints, boxes, strict=True)]
 
     def entries(self, photo: Photo) -> list[Entry]:
-        found = []
-        for person, confidence in enumerate(self._confidence):
-            confidence = _confidence(self._path, f"confidence[{person}]", confidence)
-            values = np.concatenate([self._xy_px[person], confidence[:, None]], axis=1)
-            landmarks_m = None if self._landmarks_m is None else self._landmarks_m[person]
-            box = None if self._boxes is None else torch.tensor(self._boxes[person], dtype=torch.float32)
-            keypoints = _keypoints(values, self.skeleton, landmarks_m)
-            if (keypoints.confidence > 0).any():
-                found.append(Entry(keypoints, _mean_seen(keypoints), box))
-        return found
+        return self._entries
 
-    def _skeleton(self, arrays: dict[str, np.ndarray]) -> Skeleton:
+    def _skeleton_of(self, arrays: dict[str, np.ndarray]) -> Skeleton:
         name = str(arrays.get("skeleton", "(missing)"))
         if name not in SKELETONS:
             raise MeshrecError(f"{self._path}: `skeleton` is {name}; it should be one of {', '.join(SKELETONS)}.")
@@ -270,24 +226,34 @@ class NpzFile:
         fits = array.ndim == len(shape) and all(
             want in (None, got) for want, got in zip(shape, array.shape, strict=True)
         )
-        if not fits or not np.issubdtype(array.dtype, np.number):
+        if not fits or array.dtype.kind not in "iuf":
             wanted = ", ".join("people" if size is None else str(size) for size in shape)
             raise MeshrecError(
-                f"{self._path}: `{name}` is {array.dtype} {array.shape}; it should be numbers ({wanted}), as many "
-                f"people as `confidence` has and the joints of `skeleton` {self.skeleton.name}."
+                f"{self._path}: `{name}` is {array.dtype} {array.shape}; it should be real numbers ({wanted}), as many "
+                f"people as `confidence` has and the joints of `skeleton` {self._skeleton.name}."
             )
         return array.astype(np.float64)
 
 
-def _keypoints(values: np.ndarray, skeleton: Skeleton, landmarks_m: np.ndarray | None = None) -> Keypoints:
-    """Rows of x, y and confidence; whatever is not finite makes its keypoint a missing one, at zero."""
-    known = np.asarray(np.isfinite(values).all(axis=1))
-    if landmarks_m is not None:
-        known = known & np.isfinite(landmarks_m).all(axis=1)
-        landmarks_m = np.where(known[:, None], landmarks_m, 0.0)
-    tensor = torch.tensor(np.where(known[:, None], values, 0.0), dtype=torch.float32)
-    landmarks = None if landmarks_m is None else torch.tensor(landmarks_m, dtype=torch.float32)
-    return Keypoints(tensor[:, :2], tensor[:, 2], skeleton, landmarks)
+def _keypoints(values: Float[np.ndarray, "K 3"], skeleton: Skeleton) -> Keypoints:
+    """Rows of x, y and confidence; a row that is not finite in single precision is a missing keypoint, at zero."""
+    rows = torch.tensor(values, dtype=torch.float32)
+    rows = torch.where(rows.isfinite().all(dim=1, keepdim=True), rows, 0.0)
+    return Keypoints(rows[:, :2], rows[:, 2], skeleton)
+
+
+def _with_landmarks(people: list[Keypoints], landmarks_m: Float[np.ndarray, "P K 3"]) -> list[Keypoints]:
+    """The people with landmarks if each known keypoint has its own, else as they are; zero where none is needed."""
+    landmarks = torch.tensor(landmarks_m, dtype=torch.float32)
+    finite = landmarks.isfinite().all(dim=-1)
+    if not all(bool(has[k.confidence > 0].all()) for k, has in zip(people, finite, strict=True)):
+        return people
+    landmarks = torch.where(finite[..., None], landmarks, 0.0)
+    return [replace(k, landmarks_m=theirs) for k, theirs in zip(people, landmarks, strict=True)]
+
+
+def _float32(box: Float[np.ndarray, "4"] | None) -> Float[Tensor, "4"] | None:
+    return None if box is None else torch.tensor(box, dtype=torch.float32)
 
 
 def _mean_seen(keypoints: Keypoints) -> float:
@@ -313,17 +279,51 @@ def _triples(path: Path, field: str, content: Any, joints: list[int]) -> np.ndar
 
 
 def _numbers(path: Path, field: str, content: Any, counts: list[int]) -> np.ndarray:
+    """As many numbers as one of `counts`; null becomes NaN."""
     wanted = " or ".join(map(str, counts))
     if not isinstance(content, list) or len(content) not in counts:
-        found = f"{len(content)} values" if isinstance(content, list) else repr(content)[:40]
+        found = f"{len(content)} values" if isinstance(content, list) else _shown(content)
         raise MeshrecError(f"{path}: {field} is {found}; it should be a list of {wanted} numbers.")
-    values = [math.nan if value is None else value for value in content]
-    if not all(isinstance(value, int | float) for value in values):
-        raise MeshrecError(f"{path}: {field} holds something other than numbers; it should be {wanted} numbers.")
-    return np.array(values, dtype=np.float64)
+    return np.array([math.nan if value is None else _number(path, field, value) for value in content])
 
 
-def _rows(path: Path, field: str, content: Any) -> list[tuple[str, dict]]:
+def _number(path: Path, field: str, value: Any) -> float:
+    try:
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            return float(value)
+    except OverflowError:
+        pass
+    raise MeshrecError(f"{path}: {field} holds {_shown(value)}, which is no number that can be read.")
+
+
+def _finite(path: Path, field: str, value: Any) -> float:
+    number = _number(path, field, value)
+    if not math.isfinite(number):
+        raise MeshrecError(f"{path}: {field} is {number}; it should be a finite number, or be left out.")
+    return number
+
+
+def _image(path: Path, field: str, row: dict) -> tuple[ImageId, str]:
+    """Id and name of an image."""
+    image, name = _image_id(path, f"{field}.id", row.get("id")), row.get("file_name")
+    if not isinstance(name, str):
+        raise MeshrecError(f"{path}: {field}.file_name is {_shown(name)}; it should be the name of a photo.")
+    return image, Path(name).name
+
+
+def _image_id(path: Path, field: str, value: Any) -> ImageId:
+    if isinstance(value, int | float | str) and not isinstance(value, bool):
+        return value
+    raise MeshrecError(f"{path}: {field} is {_shown(value)}; it should be the number or the name of an image.")
+
+
+def _ids_of(photo: Photo) -> list[ImageId]:
+    """What a photo may be called where images have no names."""
+    number = re.search(r"(\d+)$", photo.path.stem)
+    return list(dict.fromkeys([photo.path.name, photo.path.stem, *([int(number[1])] if number else [])]))
+
+
+def _rows(path: Path, field: str, content: Any) -> Rows:
     """The objects of a list, each with its name for messages."""
     if not isinstance(content, list) or not all(isinstance(row, dict) for row in content):
         raise MeshrecError(f"{path}: `{field or 'the file'}` should be a list of objects.")
@@ -339,16 +339,13 @@ def _json(path: Path) -> Any:
         raise MeshrecError(f"{path} is not JSON ({error}). Keypoint files are JSON or npz.") from error
 
 
-def _arrays(path: Path) -> dict[str, np.ndarray]:
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, EOFError, AttributeError, zipfile.BadZipFile) as error:
-        raise MeshrecError(
-            f"Cannot read the keypoint archive {path}: {error}. Write it again with numpy.savez."
-        ) from error
+def some(names: Iterable[Any]) -> str:
+    """The first three, for a message."""
+    shown = list(islice((str(name) for name in names), 4))
+    return ", ".join([*shown[:3], *(["..."] if len(shown) > 3 else [])]) or "none"
 
 
-def _for_example(names: Iterable[Any]) -> str:
-    some = [str(name) for name, _ in zip(names, range(3), strict=False)]
-    return f" (they are {', '.join(some)} ...)" if some else ""
+def _shown(value: Any) -> str:
+    """The beginning of a value, for a message."""
+    text = repr(value)
+    return text if len(text) <= 40 else f"{text[:40]}..."

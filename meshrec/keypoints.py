@@ -51,6 +51,8 @@ def only_inside(keypoints: Keypoints, photo: Photo) -> Keypoints:
 
 
 def enough_seen(keypoints: Keypoints) -> bool:
-    """Whether so many keypoints are seen, some of the trunk among them, that somebody is there."""
+    """Whether somebody is there: enough keypoints are seen, some of the trunk among them, not all in one place."""
     seen = keypoints.confidence >= SEEN_CONFIDENCE
-    return int(seen.sum()) >= FEWEST_SEEN and bool(seen[keypoints.skeleton.indices(*TRUNK)].any())
+    places = keypoints.xy_px[seen]
+    apart = len(places) >= FEWEST_SEEN and bool((places != places[0]).any())
+    return apart and bool(seen[keypoints.skeleton.indices(*TRUNK)].any())

@@ -61,7 +61,7 @@ def joints_by_betas(
     parents = list(SMPL24.parents[1:])
     bones = world[..., parents, :, :] @ (rest_directions[1:] - rest_directions[parents])
     moved = torch.cat([rest_directions[:1].expand(*bones.shape[:-3], -1, -1, -1), bones], dim=-3)
-    return torch.einsum("ji,...icb->...jcb", ancestors(SMPL24).to(moved), moved)
+    return torch.einsum("ji,...icb->...jcb", ANCESTORS.to(moved), moved)
 
 
 def ancestors(skeleton: Skeleton) -> Float[Tensor, "J J"]:
@@ -71,6 +71,9 @@ def ancestors(skeleton: Skeleton) -> Float[Tensor, "J J"]:
         if parent >= 0:
             above[joint] += above[parent]
     return above
+
+
+ANCESTORS = ancestors(SMPL24)
 
 
 def _levels(skeleton: Skeleton) -> list[tuple[int, int, list[int]]]:

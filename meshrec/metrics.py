@@ -70,12 +70,13 @@ def n_mpjpe_mm(
 ) -> Float[Tensor, "*batch"]:
     """MPJPE after the best scale about the origin (Rhodin et al. 2018): align the roots first.
 
-    The scale is <predicted, true> / <predicted, predicted>; 1 where the prediction is all at the origin.
+    The scale is <predicted, true> / <predicted, predicted>, and 0 where that would turn the pose inside out; 1 where
+    the prediction is all at the origin.
     """
     overlap = _mean((predicted_m * true_m).sum(-1), mask)
     size = _mean(predicted_m.square().sum(-1), mask)
     nowhere = size == 0
-    scale = torch.where(nowhere, 1.0, overlap / torch.where(nowhere, 1.0, size))
+    scale = torch.where(nowhere, 1.0, overlap.clamp_min(0) / torch.where(nowhere, 1.0, size))
     return mpjpe_mm(scale[..., None, None] * predicted_m, true_m, mask)
 
 

@@ -7,8 +7,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from meshrec.objective import Objective, Terms, retract
-from meshrec.types import Batched, BodyParams
+from meshrec.objective import Objective, retract
+from meshrec.types import Batched, BodyParams, FitTerms
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,7 @@ class MinimizeConfig:
 
     iterations: int = 40
     tolerance: float = 1e-3
-    """A person has converged when a step promises or brings less than this, in units of the objective (nats)."""
+    """A person has converged when a step promises or brings less than this, in nats, or when no step helps."""
     first_damping: float = 1e-2
 
 
@@ -26,7 +26,7 @@ class Minimum(Batched):
     """Where the solver came to."""
 
     params: BodyParams
-    terms: Terms
+    terms: FitTerms
     iterations: Int[Tensor, "N"]
     converged: Bool[Tensor, "N"]
 
@@ -41,7 +41,7 @@ def minimize(objective: Objective, params: BodyParams, config: MinimizeConfig) -
         open_people = (~converged).nonzero()[:, 0]
         if len(open_people) == 0:
             break
-        step = _step(objective.of(open_people), params[open_people], terms[open_people], damping[open_people])
+        step = _step(objective.of(open_people), params[open_people], damping[open_people])
         gain = terms.total[open_people] - step.terms.total
         better = gain > 0
         moved = open_people[better]
@@ -57,12 +57,12 @@ def minimize(objective: Objective, params: BodyParams, config: MinimizeConfig) -
 @dataclass(frozen=True)
 class _Step:
     params: BodyParams
-    terms: Terms
+    terms: FitTerms
     promise: Float[Tensor, "N"]
     """What the quadratic model says the step gains."""
 
 
-def _step(objective: Objective, params: BodyParams, terms: Terms, damping: Float[Tensor, "N"]) -> _Step:
+def _step(objective: Objective, params: BodyParams, damping: Float[Tensor, "N"]) -> _Step:
     """One damped step: (H + damping diag H) step = -gradient."""
     model = objective.quadratic(params)
     diagonal = model.hessian.diagonal(dim1=1, dim2=2)
@@ -76,7 +76,7 @@ def _step(objective: Objective, params: BodyParams, terms: Terms, damping: Float
     return _Step(moved, objective.terms(moved), torch.where(failed == 0, promise, torch.inf))
 
 
-Noun = TypeVar("Noun", BodyParams, Terms)
+Noun = TypeVar("Noun", BodyParams, FitTerms)
 
 
 def _put(noun: Noun, people: Int[Tensor, "M"], values: Noun) -> Noun:

@@ -14,7 +14,7 @@ from torch import Tensor
 from meshrec.body import BodyModel
 from meshrec.kinematics import Kinematics, pose_features
 from meshrec.skeletons import SMPL24, Skeleton
-from meshrec.types import Batched, BodyParams
+from meshrec.types import Batched, BodyParams, FitTerms
 from priors.prior import Prior
 
 NEAREST_M = 0.2
@@ -42,29 +42,14 @@ class Observations(Batched):
 class ObjectiveConfig:
     """How much each kind of evidence is trusted."""
 
-    outlier: float = 3.0
+    outlier: float = 5.0
     """Residuals beyond so many units of noise are taken for outliers (Cauchy's kernel)."""
-    landmark_noise_m: tuple[float, float, float] = (0.05, 0.05, 0.1)
+    landmark_noise_m: tuple[float, float, float] = (0.06, 0.06, 0.1)
     """Standard deviation of 3D landmarks along x, y and depth, metres."""
     landmark_scale_spread: float = 0.05
     """How far the landmarks' scale may be off: the detector does not know the person's height."""
-    prior_weight: float = 1.0
+    prior_weight: float = 0.7
     shape_weight: float = 1.0
-
-
-@dataclass(frozen=True)
-class Terms(Batched):
-    """The objective, term by term."""
-
-    keypoints: Float[Tensor, "N"]
-    landmarks: Float[Tensor, "N"]
-    prior: Float[Tensor, "N"]
-    shape: Float[Tensor, "N"]
-
-    @property
-    def total(self) -> Float[Tensor, "N"]:
-        """Their sum."""
-        return self.keypoints + self.landmarks + self.prior + self.shape
 
 
 @dataclass(frozen=True)
@@ -103,20 +88,19 @@ class Objective:
         """The objective of some of the people."""
         return Objective(self.model, self.prior, self.skeleton, self.observations[people], self.config)
 
-    def terms(self, params: BodyParams) -> Terms:
+    def terms(self, params: BodyParams) -> FitTerms:
         """Every term; infinite where a seen joint comes too near to the camera or behind it."""
         tree = self.model.kinematics(params)
         joints = self._joints(tree, params)
         energy = torch.zeros_like(params.transl_m[:, 0]) if self.prior is None else self.prior.energy(params.pose)
         return self._terms(joints, energy, params)
 
-    def reprojection_px(self, params: BodyParams) -> Float[Tensor, "N"]:
-        """Median distance of projected and seen keypoints, over the seen ones."""
+    def reprojection_px(self, params: BodyParams) -> Float[Tensor, "N K"]:
+        """Distances of projected and seen keypoints; they mean nothing where nothing was seen."""
         seen = self.observations
         joints = self._joints(self.model.kinematics(params), params)
         xy_px = seen.focal_px[:, None, None] * joints[..., :2] / joints[..., 2:].clamp_min(NEAREST_M)
-        distance = (xy_px - seen.xy_px).norm(dim=-1)
-        return torch.where(seen.weight > 0, distance, torch.nan).nanmedian(dim=-1).values
+        return (xy_px - seen.xy_px).norm(dim=-1)
 
     def quadratic(self, params: BodyParams) -> Quadratic:
         """Gradient and Gauss-Newton Hessian."""
@@ -125,14 +109,15 @@ class Objective:
         joints, levers, by_betas = self.regressor.with_jacobian(
             tree, betas, pose_features(params.rotations), self.model.rest_directions
         )
-        joints = joints + params.transl_m[:, None]
+        joints = joints + self.regressor.total[:, None] * params.transl_m[:, None]
         by_betas = by_betas[..., : params.betas.shape[-1]]
-        rows = [_rows(self._keypoints(joints), levers, tree.world, by_betas, moves=True)]
+        rows = [_rows(self._keypoints(joints), levers, tree.world, by_betas, self.regressor.total)]
         if self._uses_landmarks:
             share = self._landmark_share
             centred_levers = levers - torch.einsum("nk,nkic->nic", share, levers)[:, None]
+            centred_total = self.regressor.total - share @ self.regressor.total[:, None]
             centred_betas = by_betas - torch.einsum("nk,nkcb->ncb", share, by_betas)[:, None]
-            rows.append(_rows(self._landmarks(joints), centred_levers, tree.world, centred_betas, moves=False))
+            rows.append(_rows(self._landmarks(joints), centred_levers, tree.world, centred_betas, centred_total))
         residual = torch.cat([row[0] for row in rows], dim=1)
         jacobian = torch.cat([row[1] for row in rows], dim=1)
         gradient = (jacobian.mT @ residual[..., None])[..., 0]
@@ -140,14 +125,14 @@ class Objective:
         return self._add_priors(gradient, hessian, params)
 
     def _joints(self, tree: Kinematics, params: BodyParams) -> Float[Tensor, "N K 3"]:
-        betas = self.model.pad_betas(params.betas)
-        return self.regressor(tree, betas, pose_features(params.rotations)) + params.transl_m[:, None]
+        joints = self.regressor(tree, self.model.pad_betas(params.betas), pose_features(params.rotations))
+        return joints + self.regressor.total[:, None] * params.transl_m[:, None]
 
-    def _terms(self, joints: Float[Tensor, "N K 3"], energy: Float[Tensor, "N"], params: BodyParams) -> Terms:
+    def _terms(self, joints: Float[Tensor, "N K 3"], energy: Float[Tensor, "N"], params: BodyParams) -> FitTerms:
         behind = ((joints[..., 2] < NEAREST_M) & (self.observations.weight > 0)).any(dim=-1)
         keypoints = self._keypoints(joints).energy
         landmarks = self._landmarks(joints).energy if self._uses_landmarks else torch.zeros_like(keypoints)
-        return Terms(
+        return FitTerms(
             keypoints=torch.where(behind, torch.inf, keypoints),
             landmarks=landmarks,
             prior=self.config.prior_weight * energy,
@@ -248,14 +233,16 @@ def _rows(
     levers: Float[Tensor, "N K 24 3"],
     world: Float[Tensor, "N 24 3 3"],
     by_betas: Float[Tensor, "N K 3 B"],
-    moves: bool,
+    by_translation: Float[Tensor, "*people K"],
 ) -> tuple[Float[Tensor, "N R"], Float[Tensor, "N R U"]]:
-    """Residuals, and their derivatives by every unknown: `a . (w x lever) = (lever x a) . w` with `w = G delta`."""
+    """Residuals, and their derivatives by every unknown: `a . (w x lever) = (lever x a) . w` with `w = G delta`.
+
+    `by_translation` says how far each joint moves when the body does: 1, and 0 for joints about their own mean.
+    """
     direction = evidence.direction
     turning = torch.linalg.cross(levers.transpose(1, 2)[:, :, :, None], direction[:, None])
     turning = turning.flatten(2, 3) @ world
     by_rotation = turning.transpose(1, 2).flatten(2)
     by_shape = (direction @ by_betas).flatten(1, 2)
-    by_translation = direction.flatten(1, 2)
-    by_translation = by_translation if moves else torch.zeros_like(by_translation)
-    return evidence.residual.flatten(1), torch.cat([by_rotation, by_shape, by_translation], dim=-1)
+    by_moving = (by_translation[..., None, None] * direction).flatten(1, 2)
+    return evidence.residual.flatten(1), torch.cat([by_rotation, by_shape, by_moving], dim=-1)

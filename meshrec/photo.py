@@ -1,12 +1,16 @@
 """Photographs: found on the disk, read upright as RGB, and the camera that took them."""
 
+import errno
 import glob
 import math
+import os
+import stat
 import struct
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from jaxtyping import UInt8
@@ -27,8 +31,10 @@ SMALLEST_SIDE_PX = 32
 MOST_PIXELS = 150_000_000
 """A larger picture is refused before it is decoded; 12,000 x 12,000 is read (432 MB as RGB)."""
 
-_DAMAGED = (OSError, EOFError, ValueError, SyntaxError, struct.error)
+_DAMAGED = (OSError, EOFError, ValueError, SyntaxError, RuntimeError, LookupError, AttributeError, struct.error)
 """What Pillow raises at a picture that is cut short or damaged."""
+
+_NOTHING_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 
 _MM_PER_UNIT = {2: 25.4, 3: 10.0, 4: 1.0, 5: 0.001}
 """Millimetres in EXIF's FocalPlaneResolutionUnit: inch, centimetre, millimetre, micrometre."""
@@ -56,6 +62,15 @@ class Photo:
         return self.pixels.shape[0]
 
 
+@dataclass(frozen=True)
+class Found:
+    """What names of photographs lead to."""
+
+    photos: tuple[Path, ...]
+    problems: tuple[str, ...] = ()
+    """A sentence for each name that leads nowhere."""
+
+
 def read_photo(path: str | Path) -> Photo:
     """The photograph at `path` in any format that Pillow reads, turned upright as its EXIF orientation says.
 
@@ -67,6 +82,7 @@ def read_photo(path: str | Path) -> Photo:
         _check_size(image, path)
         focal_px = _exif_focal_px(image)
         try:
+            _check_sums(image, path)
             pixels = _rgb(ImageOps.exif_transpose(image))
         except _DAMAGED as error:
             raise MeshrecError(
@@ -76,18 +92,47 @@ def read_photo(path: str | Path) -> Photo:
     return Photo(pixels, path, focal_px)
 
 
-def find_photos(names: Sequence[str | Path]) -> list[Path]:
+def find_photos(names: Sequence[str | Path]) -> Found:
     """The photographs meant by files, folders (their own pictures, sorted, not those of subfolders) and patterns.
 
-    In the order of `names`, each file once. A pattern is what holds `*`, `?` or `[` and is no file itself.
+    In the order of `names`, each file once. A pattern is what holds `*`, `?` or `[` and is no file itself; `~` is home.
+    A name that leads nowhere is a problem to tell; only if all do it is a `MeshrecError`.
     """
     if not names:
         raise MeshrecError("No photograph was named. Name files, folders or patterns such as 'holiday/*.jpg'.")
     unique: dict[Path, Path] = {}
+    problems = []
     for name in names:
-        for path in _meant_by(Path(name)):
-            unique.setdefault(path.resolve(), path)
-    return list(unique.values())
+        try:
+            for path in _meant_by(_expanded(name)):
+                unique.setdefault(path.resolve(), path)
+        except MeshrecError as error:
+            problems.append(str(error))
+    if not unique:
+        raise MeshrecError("\n".join(problems))
+    return Found(tuple(unique.values()), tuple(problems))
+
+
+def look_at(path: Path) -> Literal["nothing", "file", "folder", "device"]:
+    """What stands at a path."""
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno in _NOTHING_THERE:
+            return "nothing"
+        reason = getattr(error, "strerror", None) or error
+        raise MeshrecError(f"Cannot look at {path}: {reason}. Check the name and its permissions.") from error
+    if stat.S_ISDIR(mode):
+        return "folder"
+    return "file" if stat.S_ISREG(mode) else "device"
+
+
+def entries_of(folder: Path) -> list[Path]:
+    """Everything in a folder, sorted."""
+    try:
+        return sorted(folder.iterdir())
+    except OSError as error:
+        raise MeshrecError(f"Cannot list the folder {folder}: {error.strerror}. Check its permissions.") from error
 
 
 def camera_of(photo: Photo, focal_px: float | None = None) -> Camera:
@@ -109,28 +154,22 @@ def write_png(path: Path, pixels: UInt8[np.ndarray, "H W 3"]) -> Path:
     return write_whole(path, lambda neighbour: Image.fromarray(pixels).save(neighbour, format="PNG"))
 
 
+def _expanded(name: str | Path) -> Path:
+    return Path(os.path.expanduser(name))  # noqa: PTH111  (pathlib's own fails at ~nobody; this lets it stand)
+
+
 def _meant_by(name: Path) -> list[Path]:
-    if name.is_dir():
-        return _pictures_in(name)
-    if name.exists():
-        return [name]
-    if not glob.has_magic(str(name)):
-        raise MeshrecError(f"There is no file or folder {name} (looked in {Path.cwd()}). Check the spelling.")
-    matches = sorted(Path(match) for match in glob.glob(str(name), recursive=True))  # noqa: PTH207
-    pictures = [match for match in matches if _is_picture(match)]
-    if not pictures:
-        raise MeshrecError(
-            f"No picture matches {name} (looked in {Path.cwd()}; {len(matches)} other files match). "
-            f"Pictures end in {_suffixes()}."
-        )
-    return pictures
+    match look_at(name):
+        case "folder":
+            return _pictures_in(name)
+        case "nothing":
+            return _pictures_like(name)
+        case _:
+            return [name]
 
 
 def _pictures_in(folder: Path) -> list[Path]:
-    try:
-        entries = sorted(folder.iterdir())
-    except OSError as error:
-        raise MeshrecError(f"Cannot list the folder {folder}: {error.strerror}. Check its permissions.") from error
+    entries = entries_of(folder)
     pictures = [entry for entry in entries if _is_picture(entry)]
     if not pictures:
         raise MeshrecError(
@@ -140,8 +179,21 @@ def _pictures_in(folder: Path) -> list[Path]:
     return pictures
 
 
+def _pictures_like(pattern: Path) -> list[Path]:
+    if not glob.has_magic(str(pattern)):
+        raise MeshrecError(f"There is no file or folder {pattern} (looked in {Path.cwd()}). Check the spelling.")
+    matches = sorted(Path(match) for match in glob.glob(str(pattern), recursive=True))  # noqa: PTH207
+    pictures = [match for match in matches if _is_picture(match)]
+    if not pictures:
+        raise MeshrecError(
+            f"No picture matches {pattern} (looked in {Path.cwd()}; {len(matches)} other files match). "
+            f"Pictures end in {_suffixes()}."
+        )
+    return pictures
+
+
 def _is_picture(path: Path) -> bool:
-    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
+    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and look_at(path) == "file"
 
 
 def _suffixes() -> str:
@@ -149,14 +201,13 @@ def _suffixes() -> str:
 
 
 def _open(path: Path) -> Image.Image:
-    if path.is_dir():
-        raise MeshrecError(f"{path} is a folder, not a photograph. Name a picture in it.")
+    match look_at(path):
+        case "nothing":
+            raise MeshrecError(f"There is no photograph {path} (looked in {Path.cwd()}). Check the spelling.")
+        case "folder":
+            raise MeshrecError(f"{path} is a folder, not a photograph. Name a picture in it.")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the size is checked below, in one place
-            return Image.open(path)
-    except FileNotFoundError as error:
-        raise MeshrecError(f"There is no photograph {path} (looked in {Path.cwd()}). Check the spelling.") from error
+        return _undecoded(path)
     except UnidentifiedImageError as error:
         raise MeshrecError(
             f"{path} is not a picture in a format that is read here. Convert it to JPEG or PNG "
@@ -168,6 +219,19 @@ def _open(path: Path) -> Image.Image:
         raise MeshrecError(f"Cannot read {path}: {error.strerror or error}. Check its permissions.") from error
     except _DAMAGED as error:
         raise MeshrecError(f"{path} is a damaged picture: {error}. Copy it again from where it came.") from error
+
+
+def _undecoded(path: Path) -> Image.Image:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the size is checked in `_check_size` alone
+        return Image.open(path)
+
+
+def _check_sums(image: Image.Image, path: Path) -> None:
+    """Raise at a PNG whose checksums do not hold: Pillow decodes it without a look at them."""
+    if image.format == "PNG":
+        with _undecoded(path) as again:
+            again.verify()
 
 
 def _check_size(image: Image.Image, path: Path) -> None:

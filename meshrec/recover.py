@@ -3,7 +3,7 @@
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -23,12 +23,19 @@ from meshrec.branches.registry import Branch, build_branch
 from meshrec.detect import Detector, build_detector
 from meshrec.errors import MeshrecError
 from meshrec.export import write_mesh
-from meshrec.files import whole_folder, write_text, write_whole
+from meshrec.files import make_folder, whole_folder, write_text, write_whole
+from meshrec.keypoints import SEEN_CONFIDENCE
 from meshrec.photo import Photo, camera_of, find_photos, read_photo, write_png
 from meshrec.render import overlay, side_view
-from meshrec.result import RESULT_FILE, result_arrays, result_record
+from meshrec.result import OUR_FILES, RESULT_FILE, person_files, result_arrays, result_record
 from meshrec.skeletons import SMPL24, visibility
 from meshrec.types import Estimate, Person
+
+PAGE_WIDTH = 120
+"""Columns of the table where it is not printed to a terminal."""
+
+FAR_ENDS = [[child for parent, child in SMPL24.bones if parent == joint] or [joint] for joint in range(len(SMPL24))]
+"""The joints at which each joint's body part ends."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +46,8 @@ class Recovery:
     people: tuple[Person, ...]
     estimate: Estimate
     """One leading axis: the people."""
+    left_out: int = 0
+    """People of whom too little was seen to place a body."""
 
 
 class Recoverer:
@@ -57,42 +66,58 @@ class Recoverer:
                 f"--keypoints FILE."
             )
         estimate = self.branch(photo, people, camera_of(photo, self.focal_px))
-        if estimate.report is not None and not estimate.report.solvable.all():
-            kept = estimate.report.solvable.nonzero()[:, 0]
-            if len(kept) == 0:
-                raise MeshrecError(f"{photo.path}: too few joints are seen to place a body; at least two are needed.")
-            estimate, people = estimate[kept], [people[index] for index in kept.tolist()]
-        return Recovery(photo, tuple(people), estimate)
+        if estimate.report is None or estimate.report.solvable.all():
+            return Recovery(photo, tuple(people), estimate)
+        placed = estimate.report.solvable.nonzero()[:, 0]
+        if len(placed) == 0:
+            raise MeshrecError(f"{photo.path}: too few joints are seen to place a body; at least two are needed.")
+        kept = tuple(people[index] for index in placed.tolist())
+        return Recovery(photo, kept, estimate[placed], left_out=len(people) - len(kept))
 
 
-def seen_vertices(model: BodyModel, person: Person, threshold: float = 0.3) -> Bool[Tensor, "V"]:
+def seen_vertices(model: BodyModel, person: Person) -> Bool[Tensor, "V"]:
     """The skin of body parts whose far end was seen; a leaf of the tree is its own far end."""
     confidence = visibility(person.keypoints.confidence, person.keypoints.skeleton, SMPL24)
-    far_ends = [[child for parent, child in SMPL24.bones if parent == joint] or [joint] for joint in range(len(SMPL24))]
-    seen = torch.stack([(confidence[ends] >= threshold).any() for ends in far_ends])
-    return seen[model.parts]
+    seen = torch.stack([(confidence[ends] >= SEEN_CONFIDENCE).any() for ends in FAR_ENDS])
+    return seen.to(model.parts.device)[model.parts]
 
 
 def write_recovery(folder: Path, recovery: Recovery, model: BodyModel) -> dict:
     """Write a photograph's meshes, pictures and numbers into `folder`, all or nothing; returns the result's record."""
-    body, camera = recovery.estimate.body, recovery.estimate.camera
-    assert body is not None and camera is not None
-    masks = [seen_vertices(model, person) for person in recovery.people]
-    photo_camera, pixels = camera[0], recovery.photo.pixels
-    record = result_record(recovery.photo, recovery.people, recovery.estimate, model)
-    with whole_folder(folder, mark=RESULT_FILE) as inside:
-        for index, (vertices_m, mask) in enumerate(zip(body.vertices_m, masks, strict=True)):
-            write_mesh(inside / f"person{index}.obj", vertices_m, model.faces)
-            picture = overlay(pixels, [vertices_m], model.faces, photo_camera, vertex_seen=[mask])
-            write_png(inside / f"person{index}_overlay.png", picture)
-            write_png(inside / f"person{index}_side.png", side_view(vertices_m, model.faces, mask))
-        if len(masks) > 1:
-            everyone = overlay(pixels, list(body.vertices_m), model.faces, photo_camera, vertex_seen=masks)
-            write_png(inside / "overlay.png", everyone)
-        arrays = result_arrays(recovery.people, recovery.estimate)
+    _refuse_other_photo(folder, recovery.photo)
+    record = result_record(recovery.photo, recovery.people, recovery.estimate, model, recovery.left_out)
+    arrays = result_arrays(recovery.people, recovery.estimate)
+    with whole_folder(folder, RESULT_FILE, OUR_FILES) as inside:
+        _write_bodies(inside, recovery, model)
         write_whole(inside / "result.npz", lambda path: np.savez_compressed(path, allow_pickle=False, **arrays))
         write_text(inside / RESULT_FILE, json.dumps(record, indent=1, allow_nan=False))
     return record
+
+
+def _refuse_other_photo(folder: Path, photo: Photo) -> None:
+    """An earlier result of the same photograph may be replaced, that of another one of the same name may not."""
+    try:
+        earlier = json.loads((folder / RESULT_FILE).read_text(encoding="utf-8"))["photo"]
+    except (OSError, ValueError, LookupError, TypeError):
+        return
+    if Path(earlier).resolve() != photo.path.resolve():
+        raise MeshrecError(f"{folder} holds the result of {earlier}, not of {photo.path}; choose another -o DIR.")
+
+
+def _write_bodies(folder: Path, recovery: Recovery, model: BodyModel) -> None:
+    """A mesh and two pictures for each body, and one picture of all; nothing for a branch that knows joints alone."""
+    body, cameras, pixels = recovery.estimate.body, recovery.estimate.camera, recovery.photo.pixels
+    if body is None or cameras is None:
+        return
+    camera, faces = cameras[0], model.faces
+    seen = [seen_vertices(model, person) for person in recovery.people]
+    for index, (vertices_m, mask) in enumerate(zip(body.vertices_m, seen, strict=True)):
+        files = person_files(index)
+        write_mesh(folder / files["mesh"], vertices_m, faces)
+        write_png(folder / files["overlay"], overlay(pixels, [vertices_m], faces, camera, vertex_seen=[mask]))
+        write_png(folder / files["side"], side_view(vertices_m, faces, mask))
+    if len(seen) > 1:
+        write_png(folder / "overlay.png", overlay(pixels, list(body.vertices_m), faces, camera, vertex_seen=seen))
 
 
 @dataclass(frozen=True)
@@ -101,7 +126,7 @@ class Outcome:
 
     photo: Path
     folder: Path
-    seconds: float
+    seconds: float = 0.0
     record: dict | None = None
     error: str = ""
 
@@ -124,7 +149,20 @@ def recover_one(recoverer: Recoverer, photo: Path, folder: Path) -> Outcome:
         record = write_recovery(folder, recoverer(read_photo(photo)), recoverer.model)
     except MeshrecError as error:
         return Outcome(photo, folder, time.perf_counter() - began, error=str(error))
+    except MemoryError:
+        return Outcome(photo, folder, time.perf_counter() - began, error=f"{photo}: the memory is full; scale it down.")
     return Outcome(photo, folder, time.perf_counter() - began, record)
+
+
+def recover_all(recoverer: Recoverer, photos: Sequence[Path], output: Path, console: Console) -> Iterator[Outcome]:
+    """Recover photographs one by one, with a progress bar, each into a folder of its own."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task("", total=len(photos))
+        for photo, name in zip(photos, folder_names(photos), strict=True):
+            progress.update(task, description=escape(photo.name))
+            yield recover_one(recoverer, photo, output / name)
+            progress.advance(task)
 
 
 def command(
@@ -159,64 +197,64 @@ def command(
         focal_px: Focal length in pixels; by default from EXIF data, else the image diagonal.
         json: Print the results as JSON on standard output.
     """
-    console = Console(stderr=True)
-    paths = find_photos(photos)
+    console = Console(stderr=True, width=None if sys.stderr.isatty() else PAGE_WIDTH)
+    found = find_photos(photos)
+    make_folder(output)
     model = load_body_model(body)
     for note in model.file.notes:
         console.print(f"[yellow]{escape(note)}[/yellow]", soft_wrap=True)
-    recoverer = Recoverer(
-        build_detector(detector, weights, keypoints), build_branch(branch, model, prior), model, focal_px
-    )
-    outcomes = []
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task("recovering", total=len(paths))
-        for path, name in zip(paths, folder_names(paths), strict=True):
-            progress.update(task, description=escape(path.name))
-            outcomes.append(recover_one(recoverer, path, output / name))
-            progress.advance(task)
-    _tell(outcomes, console, as_json=json)
-    return 1 if any(outcome.error for outcome in outcomes) else 0
+    detection = build_detector(detector, weights, keypoints)
+    recoverer = Recoverer(detection, build_branch(branch, model, prior), model, focal_px)
+    outcomes: list[Outcome] = []
+    try:
+        for outcome in recover_all(recoverer, found.photos, output, console):
+            outcomes.append(outcome)
+    finally:
+        _tell(outcomes, found.problems, output, console, as_json=json)
+    return 1 if found.problems or any(outcome.error for outcome in outcomes) else 0
 
 
-def _tell(outcomes: list[Outcome], console: Console, as_json: bool) -> None:
+def _tell(outcomes: list[Outcome], problems: Sequence[str], output: Path, console: Console, as_json: bool) -> None:
+    """A table of the people, a sentence for each thing that failed, and where the results lie."""
     if as_json:
-        _print_json(outcomes)
-    table = Table("photo", "person", "seen", "off by", "plausible", "converged", "depth", "seconds", title="recovered")
+        _print_json(outcomes, problems)
+    table = Table(title="recovered")
+    for column in ("photo", "person", "seen", "off by", "plausible", "converged", "depth", "seconds"):
+        table.add_column(column, no_wrap=column != "photo", overflow="fold")
     for outcome in outcomes:
-        people = outcome.record["people"] if outcome.record else []
-        for index, person in enumerate(people):
+        for index, person in enumerate(outcome.record["people"] if outcome.record else []):
             table.add_row(*_row(outcome, index, person))
     if table.rows:
         console.print(table)
+    for error in (*problems, *(outcome.error for outcome in outcomes if outcome.error)):
+        console.print(f"[red]{escape(error)}[/red]", soft_wrap=True)
     for outcome in outcomes:
-        if outcome.error:
-            console.print(f"[red]{escape(outcome.error)}[/red]", soft_wrap=True)
-    done = [outcome for outcome in outcomes if outcome.record]
-    if done:
-        folders = done[0].folder if len(done) == 1 else done[0].folder.parent
-        console.print(
-            f"{len(done)} of {len(outcomes)} photographs recovered; the results lie in {escape(str(folders))}"
-        )
+        if outcome.record and outcome.record["left_out"]:
+            few = f"{outcome.photo}: too little is seen of {outcome.record['left_out']} more to place a body"
+            console.print(f"[yellow]{escape(few)}[/yellow]", soft_wrap=True)
+    done = sum(outcome.record is not None for outcome in outcomes)
+    console.print(f"{done} of {len(outcomes)} photographs recovered; results are in {escape(str(output))}")
 
 
 def _row(outcome: Outcome, index: int, person: dict) -> list[str]:
-    report, seen = person["report"], person["joints17_seen"]
-    plausible = report["plausibility"]
+    """A person's line; a branch that has no report leaves it short."""
+    report, seen = person.get("report", {}), person["joints17_seen"]
+    plausible, root_m = report.get("plausibility"), person["root_m"]
     return [
         outcome.photo.name if index == 0 else "",
         str(index),
         f"{sum(seen)} of {len(seen)}",
-        f"{report['reprojection_px']:.1f} px",
+        f"{report['reprojection_px']:.1f} px" if "reprojection_px" in report else "-",
         "-" if plausible is None else f"{plausible:.0%}",
-        "yes" if report["converged"] else "no",
-        f"{person['smpl']['transl_m'][2]:.1f} m",
+        {True: "yes", False: "no", None: "-"}[report.get("converged")],
+        "-" if root_m is None else f"{root_m[2]:.1f} m",
         f"{outcome.seconds:.1f}" if index == 0 else "",
     ]
 
 
-def _print_json(outcomes: list[Outcome]) -> None:
+def _print_json(outcomes: list[Outcome], problems: Sequence[str]) -> None:
     """Results and failures on standard output."""
     results = [{"folder": str(outcome.folder), **outcome.record} for outcome in outcomes if outcome.record]
     failures = [{"photo": str(outcome.photo), "error": outcome.error} for outcome in outcomes if outcome.error]
+    failures += [{"photo": None, "error": problem} for problem in problems]
     sys.stdout.write(json.dumps({"results": results, "failed": failures}, indent=1, allow_nan=False) + "\n")

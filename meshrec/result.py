@@ -1,6 +1,7 @@
 """What `result.json` and `result.npz` say of a photograph: named fields, metres, pixels, the camera frame."""
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import fields
 from importlib.metadata import version
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 import roma
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from meshrec.body import BodyModel
@@ -18,9 +20,17 @@ from meshrec.types import BodyParams, Camera, Estimate, FitReport, Keypoints, Pe
 
 RESULT_FILE = "result.json"
 
+OUR_FILES = re.compile(r"person\d+(_overlay|_side)?\.(obj|png)|overlay\.png|result\.(json|npz)")
+"""What `recover` writes into a photograph's folder; what else lies there is the user's."""
 
-def result_record(photo: Photo, people: Sequence[Person], estimate: Estimate, model: BodyModel) -> dict[str, Any]:
-    """The content of `result.json`; every place is in the frame of the camera (x right, y down, z forward)."""
+
+def result_record(
+    photo: Photo, people: Sequence[Person], estimate: Estimate, model: BodyModel, left_out: int
+) -> dict[str, Any]:
+    """The content of `result.json`; every place is in the frame of the camera (x right, y down, z forward).
+
+    `left_out` people were seen, but too little of them to place a body.
+    """
     return {
         "meshrec": version("meshrec"),
         "photo": str(photo.path),
@@ -28,6 +38,7 @@ def result_record(photo: Photo, people: Sequence[Person], estimate: Estimate, mo
         "height_px": photo.height_px,
         "branch": estimate.branch,
         "body": {"name": model.file.name, "path": str(model.file.path), "sha256": model.file.sha256},
+        "left_out": left_out,
         "joints17_names": list(H36M17.joints),
         "joints24_names": list(SMPL24.joints),
         "people": [_person_record(index, person, estimate[index]) for index, person in enumerate(people)],
@@ -35,15 +46,15 @@ def result_record(photo: Photo, people: Sequence[Person], estimate: Estimate, mo
 
 
 def _person_record(index: int, person: Person, estimate: Estimate) -> dict[str, Any]:
-    root_m = torch.zeros(3) if estimate.root_m is None else estimate.root_m
     record = {
         "box_xyxy_px": _plain(person.box_xyxy_px),
         "score": person.score,
         "keypoints": _keypoints_record(person.keypoints),
-        "joints17_m": _plain(estimate.joints17_m + root_m),
+        "root_m": None if estimate.root_m is None else _plain(estimate.root_m),
+        "joints17_m": _plain(placed_joints17_m(estimate)),
         "joints17_seen": estimate.seen.tolist(),
         "joints17_confidence": _plain(estimate.confidence),
-        "files": {kind: f"person{index}{end}" for kind, end in FILES.items()},
+        "files": person_files(index) if estimate.body is not None else {},
     }
     if estimate.camera is not None:
         record["camera"] = _camera_record(estimate.camera)
@@ -56,8 +67,18 @@ def _person_record(index: int, person: Person, estimate: Estimate) -> dict[str, 
     return record
 
 
-FILES = {"mesh": ".obj", "overlay": "_overlay.png", "side": "_side.png"}
-"""What is written beside the record, by the ending behind the person's name."""
+def placed_joints17_m(estimate: Estimate) -> Float[Tensor, "*batch 17 3"]:
+    """The joints in the frame of the camera; about the pelvis where a branch does not know where that is."""
+    return estimate.joints17_m if estimate.root_m is None else estimate.joints17_m + estimate.root_m[..., None, :]
+
+
+def person_files(index: int) -> dict[str, str]:
+    """The files of one person's body, by what they show."""
+    return {
+        "mesh": f"person{index}.obj",
+        "overlay": f"person{index}_overlay.png",
+        "side": f"person{index}_side.png",
+    }
 
 
 def _keypoints_record(keypoints: Keypoints) -> dict[str, Any]:
@@ -87,8 +108,9 @@ def _smpl_record(params: BodyParams) -> dict[str, Any]:
 
 
 def _report_record(report: FitReport) -> dict[str, Any]:
-    terms = {field.name: _plain(getattr(report, field.name)) for field in fields(report)}
-    return {"total": _plain(report.total), **terms}
+    ending = {field.name: getattr(report, field.name) for field in fields(report) if field.name != "terms"}
+    terms = {field.name: getattr(report.terms, field.name) for field in fields(report.terms)}
+    return {name: _plain(value) for name, value in {"total": report.terms.total, **terms, **ending}.items()}
 
 
 def _plain(tensor: Tensor) -> Any:
@@ -106,12 +128,11 @@ def _finite(value: Any) -> Any:
 
 def result_arrays(people: Sequence[Person], estimate: Estimate) -> dict[str, np.ndarray]:
     """The content of `result.npz`: the same numbers and the vertices, with one leading axis for the people."""
-    root_m = torch.zeros(len(people), 3) if estimate.root_m is None else estimate.root_m
     arrays = {
         "box_xyxy_px": torch.stack([person.box_xyxy_px for person in people]),
         "keypoints_xy_px": torch.stack([person.keypoints.xy_px for person in people]),
         "keypoints_confidence": torch.stack([person.keypoints.confidence for person in people]),
-        "joints17_m": estimate.joints17_m + root_m[:, None],
+        "joints17_m": placed_joints17_m(estimate),
         "joints17_seen": estimate.seen,
     }
     if estimate.params is not None:

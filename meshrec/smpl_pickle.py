@@ -39,8 +39,8 @@ MALFORMED = (
 
 
 def read_smpl_pickle(path: Path, names: Collection[str]) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
-    """Those of the fields `names` that the file has, as arrays, and the names of all its fields."""
-    fields = _run(path)
+    """Those of the fields `names` that the file has, as arrays, and the names of all its fields; None is no field."""
+    fields = {name: value for name, value in _run(path).items() if value is not None}
     arrays = {}
     for name in names:
         if name in fields:
@@ -241,6 +241,8 @@ class _Reader(pickle.Unpickler):
 
 
 def _array(value: Any) -> np.ndarray:
+    if isinstance(value, str):
+        return np.array(value)
     if not isinstance(value, _Inert):
         raise ValueError(f"is a {_kind(value)}, not an array")
     return value.array()

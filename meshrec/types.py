@@ -53,6 +53,8 @@ class Batched:
 
 def stack(nouns: list[Noun]) -> Noun:
     """Nouns of equal shapes as one, along a new first batch axis; what is no tensor must be the same in all."""
+    if not nouns:
+        raise ValueError("there is nothing to stack")
     columns = {}
     for field in fields(nouns[0]):  # type: ignore[arg-type]
         values = [getattr(noun, field.name) for noun in nouns]
@@ -135,8 +137,8 @@ class Body(Batched):
 
 
 @dataclass(frozen=True)
-class FitReport(Batched):
-    """Every term of a fit's objective at its end, and how it ended."""
+class FitTerms(Batched):
+    """A fit's objective, term by term, in nats."""
 
     keypoints: Float[Tensor, "*batch"]
     """Robust, confidence-weighted reprojection error, in squared units of keypoint noise."""
@@ -146,6 +148,18 @@ class FitReport(Batched):
     """The pose prior's energy."""
     shape: Float[Tensor, "*batch"]
     """Half the squared length of `betas`."""
+
+    @property
+    def total(self) -> Float[Tensor, "*batch"]:
+        """The objective: the sum of its terms."""
+        return self.keypoints + self.landmarks + self.prior + self.shape
+
+
+@dataclass(frozen=True)
+class FitReport(Batched):
+    """How a fit ended."""
+
+    terms: FitTerms
     reprojection_px: Float[Tensor, "*batch"]
     """Median distance of projected and detected joints, over the seen ones."""
     plausibility: Float[Tensor, "*batch"]
@@ -153,14 +167,11 @@ class FitReport(Batched):
     start: Int[Tensor, "*batch"]
     """Which of the starts won."""
     iterations: Int[Tensor, "*batch"]
+    """Steps of the winning start."""
     converged: Bool[Tensor, "*batch"]
+    """Whether no further step would have lowered the objective by more than the tolerance."""
     solvable: Bool[Tensor, "*batch"]
-    """False where too few joints were seen for a translation: the person is then left out."""
-
-    @property
-    def total(self) -> Float[Tensor, "*batch"]:
-        """The objective: the sum of its terms."""
-        return self.keypoints + self.landmarks + self.prior + self.shape
+    """False where too few joints were seen to place a body; the estimate then means nothing."""
 
 
 @dataclass(frozen=True)

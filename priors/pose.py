@@ -1,6 +1,9 @@
 """Binds a density on R^(3 J) to J joint rotations, through the logarithm centred on each joint's mean rotation."""
 
+import lzma
 import math
+import struct
+import tokenize
 import zipfile
 import zlib
 from pathlib import Path
@@ -104,7 +107,7 @@ class PosePrior(nn.Module):
         buffers = dict(density.named_buffers()) | dict(self.named_buffers(recurse=False))
         packed = {name: _packed(value) if name in _TRIANGULAR else value for name, value in buffers.items()}
         arrays = {name: value.detach().cpu().numpy() for name, value in packed.items()}
-        np.savez(path, allow_pickle=False, kind=np.array(type(density).__name__.lower()), **arrays)
+        np.savez(path, kind=np.array(type(density).__name__.lower()), **arrays)
 
 
 def centred_log(
@@ -183,6 +186,25 @@ def load_prior(path: Path) -> PosePrior:
     return PosePrior(Gaussian(**full) if kind == "gaussian" else Mixture(**full), mean_rotations, quantiles)
 
 
+_UNREADABLE = (
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    struct.error,
+    EOFError,
+    LookupError,
+    MemoryError,
+    OSError,
+    OverflowError,
+    RuntimeError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+    tokenize.TokenError,
+)
+"""What numpy and zipfile raise at a damaged or hostile file."""
+
+
 def _arrays(path: Path) -> dict[str, np.ndarray]:
     try:
         file = np.load(path, allow_pickle=False)
@@ -190,7 +212,7 @@ def _arrays(path: Path) -> dict[str, np.ndarray]:
             raise ValueError("it holds a single array")
         with file:
             return {name: np.asarray(file[name]) for name in file.files}
-    except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+    except _UNREADABLE as error:
         raise ValueError(f"{path} is no pose prior: not a readable .npz without pickles ({error})") from error
 
 

@@ -14,7 +14,7 @@ from meshrec.kinematics import pose_tree
 from meshrec.skeletons import COCO17, H36M17, LSP14, MEDIAPIPE33, SMPL24
 from meshrec.types import BodyParams
 
-BATCHES = [(), (1,), (3,), (2, 3)]
+BATCHES = [(), (0,), (1,), (3,), (2, 3)]
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +119,8 @@ def test_joints_without_vertices_are_the_bodys_joints(model: BodyModel, batch) -
 def test_a_body_does_not_know_its_batch(model: BodyModel, batch) -> None:
     params = random_params(*batch)
     flat = params.map(lambda tensor: tensor.reshape(-1, *tensor.shape[len(batch) :]))
-    alone = torch.stack([model(flat[index]).vertices_m for index in range(len(flat.betas))])
+    alone = [model(flat[index]).vertices_m for index in range(len(flat.betas))]
+    alone = torch.stack(alone) if alone else torch.zeros(0, len(model.weights), 3, dtype=torch.float64)
     assert torch.allclose(model(params).vertices_m.reshape(alone.shape), alone, atol=1e-12)
 
 
@@ -188,3 +189,12 @@ def test_lever_arms_and_shape_derivatives_are_the_jacobian(model: BodyModel) -> 
     expected = torch.linalg.cross(axes, levers[:, :, None]).movedim(-1, 1)
     assert torch.allclose(by_tangent, expected, atol=1e-10)
     assert torch.allclose(by_betas, shape[..., : params.betas.shape[-1]], atol=1e-10)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA")
+@pytest.mark.parametrize("dense", [False, True])
+def test_cuda_gives_what_the_processor_gives(model: BodyModel, dense: bool) -> None:
+    file = _with_dense_correctives(model.file) if dense else model.file
+    params = random_params(5)
+    here, there = BodyModel(file, torch.float64)(params), BodyModel(file, torch.float64).cuda()(params.to("cuda"))
+    assert torch.allclose(here.vertices_m, there.vertices_m.cpu(), atol=1e-10)

@@ -2,6 +2,8 @@
 
 import json
 import math
+import os
+import warnings
 from pathlib import Path
 from urllib.error import URLError
 
@@ -10,16 +12,15 @@ import pytest
 import safetensors.torch
 import torch
 
-from meshrec.detect import FileDetector, KeypointRCNNDetector, MediaPipeDetector, box_of, build_detector
+from meshrec.detect import FileDetector, KeypointRCNNDetector, MediaPipeDetector, build_detector
 from meshrec.errors import MeshrecError
 from meshrec.keypoint_files import OPENPOSE18_JOINTS
-from meshrec.keypoints import SEEN_CONFIDENCE, agreement, only_inside
+from meshrec.keypoints import SEEN_CONFIDENCE, agreement, box_of, enough_seen, only_inside
 from meshrec.photo import Photo
 from meshrec.skeletons import COCO17, MEDIAPIPE33, OPENPOSE25
 from meshrec.types import Keypoints, Person
 
 WIDTH, HEIGHT = 640, 480
-pytestmark = pytest.mark.filterwarnings("ignore:SymbolDatabase:UserWarning")
 
 
 @pytest.fixture
@@ -73,6 +74,23 @@ def test_what_lies_outside_the_image_is_not_seen(photo: Photo):
     assert kept.confidence.tolist() == [1.0, 1.0, 0.0, 0.0, 1.0, 0.0]
 
 
+@pytest.mark.parametrize(
+    ("joints", "there"),
+    [
+        (("nose", "left_eye", "right_eye", "left_shoulder"), True),
+        (("nose", "right_hip", "left_knee", "left_ankle"), True),
+        (("nose", "left_eye", "right_eye", "left_ear", "right_ear"), False),
+        (("left_shoulder", "right_shoulder", "left_hip"), False),
+    ],
+)
+def test_somebody_is_there_if_enough_is_seen_apart(joints: tuple[str, ...], there: bool):
+    xy = some_keypoints().xy_px
+    confidence = torch.full((len(COCO17),), SEEN_CONFIDENCE - 0.01, dtype=torch.float64)
+    confidence[COCO17.indices(*joints)] = SEEN_CONFIDENCE
+    assert enough_seen(Keypoints(xy, confidence, COCO17)) == there
+    assert not enough_seen(Keypoints(torch.full_like(xy, 9.0), confidence, COCO17))
+
+
 # -- files
 
 
@@ -95,7 +113,7 @@ def test_coco_annotations(tmp_path: Path, photo: Photo):
     detector = FileDetector(write(tmp_path / "a.json", {"images": images, "annotations": annotations}))
     (person,) = detector(photo)
     ankle = COCO17.index("right_ankle")
-    assert detector.skeleton is COCO17
+    assert person.keypoints.skeleton is COCO17
     assert person.keypoints.xy_px[ankle].tolist() == [10 * ankle + 5.5, 3 * ankle + 7.5]  # the middle of that pixel
     assert person.keypoints.confidence[ankle] == 1
     assert person.keypoints.confidence[COCO17.index("left_wrist")] == 0
@@ -113,9 +131,67 @@ def test_coco_results_are_sorted_by_score(tmp_path: Path, photo: Photo):
     assert people[0].keypoints.confidence.max() == pytest.approx(0.8)
     by_name = [{**row, "image_id": photo.path.name} for row in rows]
     assert len(FileDetector(write(tmp_path / "b.json", by_name))(photo)) == 3
-    assert FileDetector(write(tmp_path / "c.json", rows[2:]))(photo) == []
-    with pytest.raises(MeshrecError, match="image_id"):
-        FileDetector(tmp_path / "c.json")(Photo(photo.pixels, Path("holiday.jpg")))
+
+
+def test_who_is_unknown_is_told_who_is_known(tmp_path: Path, photo: Photo):
+    results = write(tmp_path / "a.json", [coco_row(image_id=k) for k in (3, 4, 5, 6)])
+    with pytest.raises(MeshrecError, match=r"image_id .*785\.jpg or .* or 785 \(there are 3, 4, 5, \.\.\.\)"):
+        FileDetector(results)(photo)
+    with pytest.raises(MeshrecError, match=r"image_id holiday\.jpg or holiday \("):
+        FileDetector(results)(Photo(photo.pixels, Path("holiday.jpg")))
+    images = [{"id": k, "file_name": f"{k}.jpg"} for k in (785, 4)]
+    annotations = write(tmp_path / "b.json", {"images": images, "annotations": [coco_row(image_id=4)]})
+    with pytest.raises(MeshrecError, match=r"785\.jpg \(there are 4\.jpg\)"):
+        FileDetector(annotations)(Photo(photo.pixels, Path("785.jpg")))
+
+
+@pytest.mark.parametrize("people", [[], [{"pose_keypoints_2d": [0.0] * 75}]])
+def test_nobody_is_advice(tmp_path: Path, photo: Photo, people: list):
+    with pytest.raises(MeshrecError, match=r"knows nobody in COCO_val.*Leave --keypoints out"):
+        FileDetector(write(tmp_path / "a.json", {"people": people}))(photo)
+
+
+@pytest.mark.parametrize("bbox", [None, [10, 20, 30, 40]])
+def test_a_face_alone_is_nobody_even_in_a_box(tmp_path: Path, photo: Photo, bbox: list | None):
+    face = coco_row(0.9, bbox=bbox)
+    for joint in COCO17.joints:
+        if "eye" not in joint and "ear" not in joint:
+            face["keypoints"][3 * COCO17.index(joint) + 2] = 0
+    with pytest.raises(MeshrecError, match="a shoulder or hip among them"):
+        FileDetector(write(tmp_path / "a.json", [face]))(photo)
+    assert len(FileDetector(write(tmp_path / "b.json", [face, coco_row()]))(photo)) == 1
+
+
+def test_a_stray_person_does_not_hide_the_others(tmp_path: Path, photo: Photo):
+    stray = {"pose_keypoints_2d": [9000.0, 9000.0, 0.9] * 25}
+    shares = {"pose_keypoints_2d": [0.5, 0.4, 0.9] * 25}
+    people = FileDetector(write(tmp_path / "a.json", {"people": [stray, shares, openpose_person(25)]}))(photo)
+    assert len(people) == 1
+    with pytest.raises(MeshrecError, match="wholly outside"):
+        FileDetector(write(tmp_path / "b.json", {"people": [stray]}))(photo)
+
+
+@pytest.mark.parametrize(
+    "bbox", [[1, 2, math.nan, 4], [1, 2, None, 4], [50, 60, -5, -4], [50, 60, 0, 9], [1, 2, 1e300, 4], [900, 1, 5, 5]]
+)
+def test_a_box_that_is_none_is_taken_from_the_keypoints(tmp_path: Path, photo: Photo, bbox: list):
+    (person,) = FileDetector(write(tmp_path / "a.json", [coco_row(bbox=bbox)]))(photo)
+    assert torch.equal(person.box_xyxy_px, box_of(person.keypoints))
+
+
+@pytest.mark.parametrize("huge", [math.nan, math.inf, 1e300, None])
+def test_what_is_not_finite_in_single_precision_is_missing(tmp_path: Path, photo: Photo, huge: float | None):
+    row = coco_row()
+    row["keypoints"][0] = huge
+    (person,) = FileDetector(write(tmp_path / "a.json", [row]))(photo)
+    assert person.keypoints.confidence.tolist().count(0.0) == 2  # the nose, and the wrist that nobody labelled
+    assert person.keypoints.confidence[COCO17.index("nose")] == 0 and person.keypoints.xy_px.isfinite().all()
+
+
+def test_without_a_score_it_is_the_mean_confidence(tmp_path: Path, photo: Photo):
+    for row in (coco_row(0.4), coco_row(0.4, score=None)):
+        (person,) = FileDetector(write(tmp_path / "a.json", [row]))(photo)
+        assert person.score == pytest.approx(0.4)  # the wrist that is not labelled does not count
 
 
 def openpose_person(joints: int) -> dict:
@@ -124,17 +200,38 @@ def openpose_person(joints: int) -> dict:
 
 def test_openpose_files_of_a_folder(tmp_path: Path, photo: Photo):
     write(tmp_path / f"{photo.path.stem}_keypoints.json", {"version": 1.3, "people": [openpose_person(25)]})
-    write(tmp_path / "empty_keypoints.json", {"people": []})
-    detector = FileDetector(tmp_path)
+    detector = FileDetector(tmp_path, photos=[photo.path, Path("other.jpg")])
     (person,) = detector(photo)
     knee = OPENPOSE25.index("left_knee")
-    assert detector.skeleton is OPENPOSE25
+    assert person.keypoints.skeleton is OPENPOSE25
     assert person.keypoints.xy_px[knee].tolist() == [20 * knee + 1, 10 * knee + 2]
     assert person.keypoints.confidence[knee] == pytest.approx(0.9)
     assert torch.equal(person.box_xyxy_px, box_of(person.keypoints, 0.1))
-    assert detector(Photo(photo.pixels, Path("empty.png"))) == []
-    with pytest.raises(MeshrecError, match=r"nothing_keypoints\.json"):
+    with pytest.raises(MeshrecError, match=r"nothing_keypoints\.json.*it has COCO_val"):
         detector(Photo(photo.pixels, Path("nothing.png")))
+
+
+def test_each_file_of_a_folder_stands_for_itself(tmp_path: Path, photo: Photo):
+    """A broken file first in the alphabet hurts its own photo alone, and suffixes may be written in capitals."""
+    write(tmp_path / "aaa.json", {"no": "keypoints"})
+    np.savez(tmp_path / "b.npz", **arrays())
+    (tmp_path / "b.npz").rename(tmp_path / "b.NPZ")
+    write(tmp_path / "c.JSON", {"people": [openpose_person(18)]})
+    detector = FileDetector(tmp_path)
+    assert detector(Photo(photo.pixels, Path("b.jpg")))[0].keypoints.skeleton is COCO17
+    assert detector(Photo(photo.pixels, Path("c.jpg")))[0].keypoints.skeleton is OPENPOSE25
+    with pytest.raises(MeshrecError, match=r"aaa\.json is no keypoint file"):
+        detector(Photo(photo.pixels, Path("aaa.jpg")))
+
+
+def test_a_file_of_one_photo_is_refused_for_two(tmp_path: Path, photo: Photo):
+    one, two = photo.path, Path("other.jpg")
+    np.savez(tmp_path / "a.npz", **arrays())
+    for path in (tmp_path / "a.npz", write(tmp_path / "b.json", {"people": [openpose_person(25)]})):
+        assert FileDetector(path, [one])(photo)
+        with pytest.raises(MeshrecError, match=r"one photo, and 2 are named: .*785\.jpg, other\.jpg"):
+            build_detector(keypoints=path, photos=[one, two])
+    assert FileDetector(write(tmp_path / "c.json", [coco_row()]), [one, two])(photo)
 
 
 def test_openpose18_is_read_by_name(tmp_path: Path, photo: Photo):
@@ -169,18 +266,32 @@ def test_npz_round_trip(tmp_path: Path, photo: Photo):
         assert person.keypoints.landmarks_m is not None and np.allclose(person.keypoints.landmarks_m, np.eye(17, 3))
 
 
-@pytest.mark.parametrize("field", ["xy_px", "confidence", "landmarks_m"])
+@pytest.mark.parametrize("field", ["xy_px", "confidence"])
 def test_nan_is_missing(tmp_path: Path, photo: Photo, field: str):
     content = arrays()
     content[field][0, 3] = np.nan
+    content["landmarks_m"][0, 3] = np.nan  # nobody needs it
     np.savez(tmp_path / "a.npz", **content)
     people = FileDetector(tmp_path / "a.npz")(photo)
-    missing = [person.keypoints.confidence[3] == 0 for person in people]
-    assert sum(missing) == 1
+    assert sum(bool(person.keypoints.confidence[3] == 0) for person in people) == 1
     for person in people:
         assert person.keypoints.landmarks_m is not None
         assert person.keypoints.xy_px.isfinite().all() and person.keypoints.landmarks_m.isfinite().all()
         assert math.isfinite(person.score) and person.box_xyxy_px.isfinite().all()
+
+
+@pytest.mark.parametrize("missing", [(0, 3), (0,), ()])
+def test_keypoints_outlive_their_landmarks(tmp_path: Path, photo: Photo, missing: tuple[int, ...]):
+    """Of one joint, one person or all: landmarks that are missing cost the landmarks, not the keypoints."""
+    content = arrays()
+    content["landmarks_m"][missing] = np.nan
+    np.savez(tmp_path / "a.npz", **content)
+    np.savez(tmp_path / "b.npz", **{name: array for name, array in content.items() if name != "landmarks_m"})
+    people, without = (FileDetector(tmp_path / name)(photo) for name in ("a.npz", "b.npz"))
+    for person, bare in zip(people, without, strict=True):
+        assert person.keypoints.landmarks_m is None
+        assert torch.equal(person.keypoints.confidence, bare.keypoints.confidence)
+        assert torch.equal(person.keypoints.xy_px, bare.keypoints.xy_px)
 
 
 @pytest.mark.parametrize(
@@ -192,9 +303,22 @@ def test_nan_is_missing(tmp_path: Path, photo: Photo, field: str):
         ([{"keypoints": []}], "image_id"),
         ([{"image_id": 785}], r"\[0\]\.keypoints is None"),
         ([{"image_id": 785, "keypoints": [1.0] * 50}], "50 values.* 51 numbers"),
-        ([{"image_id": 785, "keypoints": ["1"] * 51}], "other than numbers"),
+        ([{"image_id": 785, "keypoints": ["1"] * 51}], r"\[0\]\.keypoints holds '1'"),
+        ([{"image_id": 785, "keypoints": [True] * 51}], r"\[0\]\.keypoints holds True"),
+        ([{"image_id": 785, "keypoints": [10**400] * 51}], r"\[0\]\.keypoints holds 1000"),
+        ([coco_row(math.inf)], "0 to inf"),
+        ([coco_row(score="high")], r"\[0\]\.score holds 'high'"),
+        ([coco_row(score=[1])], r"\[0\]\.score holds \[1\]"),
+        ([coco_row(score=True)], r"\[0\]\.score holds True"),
+        ([coco_row(score=math.nan)], r"\[0\]\.score is nan"),
+        ([coco_row(score=10**400)], r"\[0\]\.score holds 1000"),
+        ([coco_row(image_id=[1])], r"\[0\]\.image_id is \[1\]"),
+        ([coco_row(image_id={})], r"\[0\]\.image_id is {}"),
+        ({"images": [{"id": [1]}], "annotations": []}, r"images\[0\]\.id is \[1\]"),
+        ({"images": [{"id": 1, "file_name": 3}], "annotations": []}, r"images\[0\]\.file_name is 3"),
         ([coco_row(7.5)], "0 to 7.5"),
         ([coco_row(bbox=[1, 2])], r"bbox is 2 values"),
+        ([coco_row(bbox=[1, 2, "3", 4])], r"bbox holds '3'"),
         ({"people": [{"face": []}]}, r"people\[0\]\.pose_keypoints_2d"),
         ({"people": [{"pose_keypoints_2d": [5.0, 5.0, 0.5] * 24}]}, "72 values.* 75 or 54"),
         ({"people": [{"pose_keypoints_2d": [0.5, 0.5, 0.5] * 25}]}, "shares of the image"),
@@ -217,7 +341,9 @@ def test_a_wrong_file_is_told_its_field(tmp_path: Path, photo: Photo, content: o
         ({"landmarks_m": np.zeros((2, 17, 2))}, "landmarks_m"),
         ({"boxes_xyxy_px": np.zeros((2, 5))}, "boxes_xyxy_px"),
         ({"xy_px": np.array(["a"])}, "xy_px"),
-        ({"xy_px": np.array([{}])}, "archive"),
+        ({"xy_px": np.array([{}])}, "xy_px"),
+        ({"xy_px": np.zeros((2, 17, 2), complex)}, "xy_px"),
+        ({"confidence": np.ones((2, 17), bool)}, "confidence"),
     ],
 )
 def test_a_wrong_archive_is_told_its_field(tmp_path: Path, photo: Photo, changed: dict, words: str):
@@ -229,15 +355,31 @@ def test_a_wrong_archive_is_told_its_field(tmp_path: Path, photo: Photo, changed
 def test_files_that_cannot_be_read(tmp_path: Path):
     (tmp_path / "a.json").write_text("{")
     (tmp_path / "a.npz").write_text("{")
+    np.savez(tmp_path / "cut.npz", **arrays())
+    (tmp_path / "cut.npz").write_bytes((tmp_path / "cut.npz").read_bytes()[:-300])
+    np.save(tmp_path / "lone.npy", np.zeros(3))
+    (tmp_path / "lone.npy").rename(tmp_path / "lone.npz")
     (tmp_path / "empty").mkdir()
     for name, words in [
         ("a.json", "not JSON"),
-        ("a.npz", "archive"),
+        ("a.npz", r"a\.npz is no \.npz archive"),
+        ("cut.npz", r"cut\.npz is no \.npz archive"),
+        ("lone.npz", r"lone\.npz is no \.npz archive"),
         ("empty", "no keypoint files"),
         ("b", "no keypoint"),
+        ("b" * 5000, "File name too long"),
     ]:
         with pytest.raises(MeshrecError, match=words):
             FileDetector(tmp_path / name)
+
+
+def test_a_locked_folder_of_keypoints_is_advice(tmp_path: Path):
+    if os.geteuid() == 0:
+        pytest.skip("root may look everywhere")
+    (tmp_path / "locked").mkdir(mode=0)
+    for path in (tmp_path / "locked", tmp_path / "locked" / "a.json"):
+        with pytest.raises(MeshrecError, match="Permission denied"):
+            FileDetector(path)
 
 
 def test_an_openpose_file_of_another_photo_is_refused(tmp_path: Path, photo: Photo):
@@ -410,9 +552,16 @@ def test_the_cameraman_is_seen_and_an_empty_picture_is_empty(detector: MediaPipe
         assert detector(Photo(np.full(shape, 90, np.uint8), Path("grey.png"))) == []
 
 
-def test_mediapipe_is_silent(capfd: pytest.CaptureFixture[str], astronaut: Photo):
+def test_mediapipe_is_silent_and_leaves_the_warnings_alone(capfd: pytest.CaptureFixture[str], astronaut: Photo):
     pytest.importorskip("mediapipe")
-    MediaPipeDetector(threads=2)(astronaut)
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        before = list(warnings.filters)
+        detector = MediaPipeDetector(threads=2)
+        (found,) = detector(astronaut)
+        detector.in_box(astronaut, found.box_xyxy_px)
+        assert warnings.filters == before
+    assert [str(warning.message) for warning in warned] == []
     captured = capfd.readouterr()
     assert captured.err == "" and captured.out == ""
 

@@ -11,7 +11,7 @@ import torch
 import trimesh
 import tyro
 
-from meshrec import export
+from meshrec import export, pose_files
 from meshrec.body import load_body_model
 from meshrec.errors import MeshrecError
 from meshrec.skeletons import SMPL24
@@ -143,15 +143,15 @@ def test_a_z_up_motion_stands_upright_and_a_y_up_motion_stays(tmp_path, model):
 
 def test_a_motion_keeps_its_translation_and_its_hands_straight(tmp_path, model):
     poses = np.full((1, 156), 0.3)
-    poses[:, : 3 * export.BODY_JOINTS] = 0
+    poses[:, : 3 * pose_files.BODY_JOINTS] = 0
     path = write_motion(tmp_path / "m.npz", poses, np.array([[1.0, 2.0, 3.0]]), np.zeros(10), mocap_frame_rate=60.0)
-    read = export.read_poses(path)
+    read = pose_files.read_poses(path)
     torch.testing.assert_close(read.params.rotations, torch.eye(3).expand(1, len(SMPL24), 3, 3))
     moved = next(export.posed(read, model)).numpy().mean(0) - next(export.posed(still(read), model)).numpy().mean(0)
     np.testing.assert_allclose(moved, [1.0, -3.0, -2.0] * np.array([1, 1, -1]), atol=1e-5)
 
 
-def still(poses: export.Poses) -> export.Poses:
+def still(poses: pose_files.Poses) -> pose_files.Poses:
     params = dataclasses.replace(poses.params, transl_m=torch.zeros_like(poses.params.transl_m))
     return dataclasses.replace(poses, params=params)
 
@@ -165,7 +165,7 @@ def test_every_and_zero_pose(tmp_path, model):
     template = model.template.view(-1, 3).numpy()
     np.testing.assert_allclose(load(shape).vertices, template, atol=1e-6)
     with pytest.raises(MeshrecError, match="--every"):
-        export.every_nth(export.read_poses(path), 0)
+        export.every_nth(pose_files.read_poses(path), 0)
 
 
 BAD = {
@@ -173,9 +173,27 @@ BAD = {
     "broken.json": b"{",
     "list.json": b"[1]",
     "empty.json": b'{"people": [], "body": {"name": "neutral"}}',
+    "no_body.json": b'{"people": [{"smpl": {"pose_axis_angle": [0], "betas": [0], "transl_m": [0, 0, 0]}}]}',
+    "uneven.json": b'{"people": [{"smpl": {"pose_axis_angle": [0, 0]}}, {"smpl": {"pose_axis_angle": [0]}}]}',
+    "words.json": b'{"people": [{"smpl": {"pose_axis_angle": ["x"]}}], "body": {}}',
     "foreign.npz": b"PK",
     "photo.jpg": b"x",
 }
+
+
+@pytest.mark.parametrize("shape", [(3, 10), (2, 2, 10)])
+def test_betas_of_another_number_of_frames_are_refused(tmp_path, shape):
+    path = write_motion(tmp_path / "motion.npz", np.zeros((4, 72)), np.zeros((4, 3)), np.zeros(shape))
+    with pytest.raises(MeshrecError, match="betas of shape"):
+        pose_files.read_poses(path)
+
+
+def test_texture_coordinates_are_written_when_asked_for(tmp_path):
+    motion = write_motion(tmp_path / "motion.npz", np.zeros((1, 72)), np.zeros((1, 3)), np.zeros(10))
+    for texture, count in ((False, 0), (True, 1)):
+        assert export.command((motion,), output=tmp_path / str(texture), texture=texture) == 0
+        lines = (tmp_path / str(texture) / "motion_000000.obj").read_text().splitlines()
+        assert (sum(line.startswith("vt ") for line in lines) > 0) == bool(count)
 
 
 @pytest.mark.parametrize("name", BAD)
@@ -201,7 +219,7 @@ def test_a_bad_input_is_one_sentence_and_stops_nothing(tmp_path, capsys, name):
 )
 def test_what_is_wrong_with_a_motion_is_named(tmp_path, poses, trans, words):
     with pytest.raises(MeshrecError, match=words):
-        export.read_poses(write_motion(tmp_path / "m.npz", poses, trans, np.zeros(10)))
+        pose_files.read_poses(write_motion(tmp_path / "m.npz", poses, trans, np.zeros(10)))
 
 
 def test_two_inputs_never_write_the_same_file(tmp_path, capsys):

@@ -8,10 +8,11 @@ import pytest
 import roma
 import torch
 
-from meshrec.assets import find_prior
+from meshrec.assets import find_prior, load_body_file
 from meshrec.body import BodyModel, load_body_model
 from meshrec.branches.fit import FitBranch, FitConfig, closest_skeleton
 from meshrec.camera import camera_from_body_axes, project
+from meshrec.errors import MeshrecError
 from meshrec.metrics import mpjpe_mm, pa_mpjpe_mm
 from meshrec.minimize import MinimizeConfig, minimize
 from meshrec.objective import Objective, ObjectiveConfig, Observations, retract
@@ -123,6 +124,8 @@ def test_two_dimensions_bring_the_projection_back(model: BodyModel, prior: PoseP
     expected = model.regressed(truth, H36M17)
     assert estimate.report is not None and estimate.params is not None
     assert estimate.report.reprojection_px.median() < 3
+    assert estimate.report.converged.float().mean() > 0.8
+    assert (estimate.report.iterations > 3).all() and (estimate.report.iterations <= 48).all()
     assert pa_mpjpe_mm(estimate.joints17_m, expected).median() < 60
     left, right = H36M17.indices("left_wrist", "right_wrist")
     found, true = project(model.regressed(estimate.params, H36M17), camera_of(12)), project(expected, camera_of(12))
@@ -195,7 +198,7 @@ def test_without_a_prior_only_the_joints_count(model: BodyModel, prior: PosePrio
     truth = people_of(prior, 2)
     estimate = FitBranch(model, None, FitConfig(noise_px=3.0)).fit(seen_by(model, truth, SMPL24), camera_of(2))
     assert estimate.report is not None
-    assert (estimate.report.prior == 0).all()
+    assert (estimate.report.terms.prior == 0).all()
     assert (estimate.report.reprojection_px < 1.5).all()
     assert estimate.report.plausibility.isnan().all()
 
@@ -204,3 +207,90 @@ def test_foreign_skeletons_are_read_by_name(model: BodyModel) -> None:
     assert closest_skeleton(model, H36M17) is H36M17
     assert closest_skeleton(model, OPENPOSE25) is MEDIAPIPE33
     assert closest_skeleton(model, MPII16) is H36M17
+
+
+@pytest.mark.parametrize("broken", ["xy_px", "landmarks_m"])
+@pytest.mark.parametrize("people", [1, 3])
+def test_a_joint_that_is_no_number_is_not_seen(model: BodyModel, prior: PosePrior, broken: str, people: int) -> None:
+    """Nor does it touch anybody else, and the person comes out as without that joint."""
+    truth = people_of(prior, people)
+    keypoints = seen_by(model, truth, H36M17, landmarks=True)
+    values = getattr(keypoints, broken).clone()
+    values[0, H36M17.index("left_wrist")] = torch.nan
+    estimate = FitBranch(model, prior, FitConfig(noise_px=3.0)).fit(
+        replace(keypoints, **{broken: values}), camera_of(people)
+    )
+    assert estimate.report is not None
+    assert estimate.report.solvable.all()
+    expected = model.regressed(truth, H36M17)
+    error = mpjpe_mm(estimate.joints17_m, expected - expected[:, :1])
+    assert (error < 150).all()
+    assert (estimate.report.reprojection_px < 4).all()
+
+
+def test_an_objective_that_is_no_number_is_flagged(model: BodyModel, prior: PosePrior) -> None:
+    keypoints = seen_by(model, people_of(prior, 2), H36M17)
+    camera = camera_of(2)
+    wild = replace(camera, focal_px=torch.tensor([1e300, 1000.0], dtype=torch.float64))
+    estimate = FitBranch(model, prior, FitConfig(noise_px=3.0)).fit(keypoints, wild)
+    assert estimate.report is not None
+    assert estimate.report.solvable.tolist()[1]
+    assert estimate.report.reprojection_px[1] < 4
+
+
+def test_every_start_faces_another_way(model: BodyModel, prior: PosePrior) -> None:
+    """Whoever the truth faces, one start faces within 45 degrees of it: none alone would do."""
+    truth = people_of(prior, 24, seed=3)
+    keypoints = seen_by(model, truth, H36M17)
+    four = FitBranch(model, prior, FitConfig(noise_px=3.0)).fit(keypoints, camera_of(24))
+    one = FitBranch(model, prior, FitConfig(noise_px=3.0, starts=1)).fit(keypoints, camera_of(24))
+    assert four.report is not None and one.report is not None
+    assert len(four.report.start.unique()) == 4
+    assert four.report.terms.total.mean() < one.report.terms.total.mean()
+
+
+def test_depth_is_the_landmarks_doubtful_axis(model: BodyModel, prior: PosePrior) -> None:
+    """An error of the landmarks along x costs more than the same one along z."""
+    truth = people_of(prior, 2)
+    objective = objective_of(model, prior, truth, landmarks=True)
+    costs = []
+    for axis in range(3):
+        landmarks = objective.observations.landmarks_m.clone()
+        landmarks[:, H36M17.index("left_wrist"), axis] += 0.1
+        moved = replace(objective.observations, landmarks_m=landmarks)
+        costs.append(Objective(model, prior, H36M17, moved, ObjectiveConfig()).terms(truth).landmarks)
+    assert (costs[0] > 1.5 * costs[2]).all() and (costs[1] > 1.5 * costs[2]).all()
+
+
+def test_a_doubtful_keypoint_still_counts(model: BodyModel, prior: PosePrior) -> None:
+    truth = people_of(prior, 8)
+    keypoints = seen_by(model, truth, H36M17)
+    ends = H36M17.indices("left_wrist", "right_wrist", "left_elbow", "right_elbow")
+    expected = model.regressed(truth, H36M17)
+    errors = []
+    for doubt in (0.05, 0.0):
+        confidence = keypoints.confidence.clone()
+        confidence[:, ends] = doubt
+        estimate = FitBranch(model, prior, FitConfig(noise_px=3.0)).fit(
+            replace(keypoints, confidence=confidence), camera_of(8)
+        )
+        assert not estimate.seen[:, ends].any()
+        placed = estimate.joints17_m + estimate.root_m[:, None]
+        errors.append((project(placed, camera_of(8)) - project(expected, camera_of(8)))[:, ends].norm(dim=-1).mean())
+    assert errors[0] < errors[1] / 2
+
+
+def test_a_body_without_the_joints_of_a_result_is_refused(prior: PosePrior) -> None:
+    file = load_body_file()
+    with pytest.raises(MeshrecError, match="H36M-17"):
+        FitBranch(BodyModel(replace(file, regressors={})), prior, FitConfig())
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA")
+def test_cuda_gives_what_the_processor_gives(model: BodyModel, prior: PosePrior) -> None:
+    truth = people_of(prior, 3)
+    keypoints = seen_by(model, truth, H36M17, landmarks=True)
+    here = FitBranch(model, prior, FitConfig(noise_px=3.0)).fit(keypoints, camera_of(3))
+    there_model = load_body_model(dtype=torch.float64).cuda()
+    there = FitBranch(there_model, prior, FitConfig(noise_px=3.0)).fit(keypoints, camera_of(3))
+    assert torch.allclose(here.joints17_m, there.joints17_m.cpu(), atol=1e-4)

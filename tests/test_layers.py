@@ -33,6 +33,7 @@ LAYERS = (
     ("rasterize",),
     ("shading",),
     ("render",),
+    ("pose_files",),
     ("export",),
     ("keypoint_files",),
     ("blazepose",),

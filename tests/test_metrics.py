@@ -1,4 +1,4 @@
-"""Metrics: the similarity against the SVD, invariances, degenerate poses, units, and the speed that was promised."""
+"""Metrics: the similarity against the SVD, invariances, degenerate poses, masks and units."""
 
 import math
 
@@ -110,7 +110,7 @@ def test_the_nearest_rotation_of_any_matrix_reaches_the_greatest_trace(singular,
     stretch = torch.tensor(singular, dtype=DOUBLE) * 10 ** torch.tensor(exponents, dtype=DOUBLE)
     stretch, _ = stretch.sort(descending=True)
     stretch[2] *= sign
-    turns = roma.random_rotmat(2, dtype=DOUBLE) if seed == 0 else _similarity(2, seed=seed).rotation
+    turns = _similarity(2, seed=seed).rotation
     matrix = turns[0] @ torch.diag(stretch) @ turns[1]
     rotation = nearest_rotation(matrix)
     torch.testing.assert_close(rotation.mT @ rotation, torch.eye(3, dtype=DOUBLE), rtol=0, atol=1e-10)
@@ -249,18 +249,25 @@ def test_a_centimetre_is_ten_millimetres():
 
 def test_the_scale_is_taken_about_the_origin_and_is_the_best():
     predicted_m, true_m = (root_relative(pose, H36M17) for pose in _pair_m(20))
-    sizes = torch.linspace(0.1, 3, 30, dtype=DOUBLE)[:, None, None, None]
+    sizes = torch.linspace(0, 3, 31, dtype=DOUBLE)[:, None, None, None]
     squares = (sizes * predicted_m - true_m).square().sum((-2, -1))
-    scale = (predicted_m * true_m).sum((-2, -1)) / predicted_m.square().sum((-2, -1))
+    scale = ((predicted_m * true_m).sum((-2, -1)) / predicted_m.square().sum((-2, -1))).clamp_min(0)
     assert ((scale[:, None, None] * predicted_m - true_m).square().sum((-2, -1)) <= squares + 1e-12).all()
     torch.testing.assert_close(n_mpjpe_mm(predicted_m, true_m), mpjpe_mm(scale[:, None, None] * predicted_m, true_m))
     torch.testing.assert_close(n_mpjpe_mm(0 * predicted_m, true_m), mpjpe_mm(0 * predicted_m, true_m))
 
 
+def test_no_scale_turns_a_pose_inside_out():
+    true_m = root_relative(_poses_m(20), H36M17)
+    for opposite in (-true_m, -0.3 * true_m):
+        torch.testing.assert_close(n_mpjpe_mm(opposite, true_m), mpjpe_mm(0 * true_m, true_m))
+    torch.testing.assert_close(n_mpjpe_mm(0.3 * true_m, true_m), torch.zeros(20, dtype=DOUBLE))
+
+
 @pytest.mark.parametrize("batch", BATCHES)
 def test_root_alignment_takes_away_the_place_of_the_root(batch):
     joints_m = _poses_m(*batch)
-    shifted = joints_m + torch.randn(*batch, 1, 3, dtype=DOUBLE)
+    shifted = joints_m + _similarity(*batch).translation_m[..., None, :]
     torch.testing.assert_close(root_relative(shifted, H36M17), root_relative(joints_m, H36M17))
     assert (root_relative(joints_m, H36M17)[..., H36M17.index("pelvis"), :] == 0).all()
     hips = root_relative(joints_m, COCO17, "left_hip", "right_hip")[..., COCO17.indices("left_hip", "right_hip"), :]

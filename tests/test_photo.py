@@ -1,9 +1,11 @@
 """Laws of reading photographs: one picture, however it is stored, gives the same pixels."""
 
 import math
+import os
 import struct
 import time
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +14,7 @@ import torch
 from PIL import ExifTags, Image
 
 from meshrec.errors import MeshrecError
-from meshrec.photo import Photo, camera_of, find_photos, read_photo, write_png
+from meshrec.photo import Photo, camera_of, find_photos, look_at, read_photo, write_png
 
 WIDTH, HEIGHT = 60, 40
 
@@ -203,7 +205,7 @@ def test_what_is_no_photograph_is_refused(tmp_path: Path, pixels: np.ndarray, mo
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning:PIL")
-@pytest.mark.parametrize("suffix", ["png", "jpg", "tif", "bmp", "webp", "gif"])
+@pytest.mark.parametrize("suffix", ["png", "jpg", "tif", "bmp", "webp", "gif", "avif", "dds"])
 def test_a_truncated_or_damaged_picture_is_advice(tmp_path: Path, suffix: str):
     """Wherever a file is cut or hit, it is either read or refused in a sentence; nothing else comes out."""
     rng = np.random.default_rng(0)
@@ -224,17 +226,46 @@ def test_a_truncated_or_damaged_picture_is_advice(tmp_path: Path, suffix: str):
             assert "b." in str(error)
 
 
+def test_a_png_whose_checksums_fail_is_refused(tmp_path: Path):
+    """Stored bytes change the pixels and nothing else: the checksum alone tells."""
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8))
+    content = bytearray(save(tmp_path / "a.png", noise, compress_level=0).read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    (tmp_path / "a.png").write_bytes(content)
+    with pytest.raises(MeshrecError, match=r"a\.png .*checksum"):
+        read_photo(tmp_path / "a.png")
+
+
+def found(*names: str | Path) -> list[Path]:
+    result = find_photos(names)
+    assert result.problems == ()
+    return list(result.photos)
+
+
 def test_find_photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     for name in ("b.JPG", "a.png", ".hidden.png", "notes.txt", "sub/c.png", "odd[1].png", "photo.raw"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
+    (tmp_path / "loop.png").symlink_to("loop.png")
     monkeypatch.chdir(tmp_path)
-    names = [path.name for path in find_photos(["b.JPG", tmp_path, "*.png", "sub", "photo.raw", "sub/../a.png"])]
+    monkeypatch.setenv("HOME", str(tmp_path / "sub"))
+    names = [path.name for path in found("b.JPG", tmp_path, "*.png", "sub", "photo.raw", "sub/../a.png")]
     assert names == ["b.JPG", "a.png", "odd[1].png", "c.png", "photo.raw"]
-    assert find_photos(["odd[1].png"]) == [Path("odd[1].png")]
+    assert found("odd[1].png") == [Path("odd[1].png")]
+    assert found("~/*.png", "~") == [tmp_path / "sub" / "c.png"]
 
 
-def test_find_photos_says_what_it_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_one_wrong_name_does_not_hide_the_others(tmp_path: Path):
+    for name in ("a.png", "b.png"):
+        (tmp_path / name).touch()
+    result = find_photos([tmp_path / "a.png", tmp_path / "nope.jpg", "~nobody-of-this-name/x.png", tmp_path / "b.png"])
+    assert result.photos == (tmp_path / "a.png", tmp_path / "b.png")
+    assert len(result.problems) == 2 and "nope.jpg" in result.problems[0] and "~nobody" in result.problems[1]
+    with pytest.raises(MeshrecError, match=r"(?s)nope\.jpg.*\*\.gif"):
+        find_photos([tmp_path / "nope.jpg", tmp_path / "*.gif"])
+
+
+def test_find_photos_says_what_it_looked_for(tmp_path: Path):
     (tmp_path / "notes.txt").touch()
     for names, words in [
         ([], "No photograph"),
@@ -242,13 +273,51 @@ def test_find_photos_says_what_it_looked_for(tmp_path: Path, monkeypatch: pytest
         ([tmp_path], "no picture"),
         ([tmp_path / "*.jpg"], "No picture matches"),
         ([tmp_path / "*.txt"], "1 other files"),
+        (["a" * 5000], "File name too long"),
+        (["a" * 5000 + "*"], "File name too long"),
+        (["a\0b"], "null byte"),
     ]:
         with pytest.raises(MeshrecError, match=words):
             find_photos(names)
+    with pytest.raises(MeshrecError, match="File name too long"):
+        read_photo("a" * 5000)
 
-    def refuse(_):
+
+def test_what_may_not_be_looked_at_is_advice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def refuse(*_, **__):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(Path, "iterdir", refuse)
-    with pytest.raises(MeshrecError, match="Permission denied"):
-        find_photos([tmp_path])
+    (tmp_path / "a.png").touch()
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "iterdir", refuse)
+        with pytest.raises(MeshrecError, match=r"Cannot list the folder .* Permission denied"):
+            find_photos([tmp_path])
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "stat", refuse)
+        for act in (look_at, read_photo, lambda path: find_photos([path])):
+            with pytest.raises(MeshrecError, match=r"Cannot look at .*a\.png: Permission denied"):
+                act(tmp_path / "a.png")
+
+
+@pytest.fixture
+def locked(tmp_path: Path) -> Iterator[Path]:
+    """A folder with a picture in it that may be neither listed nor entered."""
+    if os.geteuid() == 0:
+        pytest.skip("root may look everywhere")
+    folder = tmp_path / "locked"
+    folder.mkdir()
+    (folder / "a.png").touch()
+    folder.chmod(0)
+    yield folder
+    folder.chmod(0o700)
+
+
+def test_a_locked_folder_is_advice(locked: Path):
+    for name in (locked, locked / "a.png", locked / "*.png"):
+        with pytest.raises(MeshrecError, match=r"Permission denied\. Check"):
+            find_photos([name])
+    with pytest.raises(MeshrecError, match=r"Permission denied\. Check"):
+        read_photo(locked / "a.png")
+    locked.chmod(0o400)  # it may be listed, but not entered
+    with pytest.raises(MeshrecError, match=r"Permission denied\. Check"):
+        find_photos([locked])

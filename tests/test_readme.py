@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+
 from meshrec.cli import VERBS
 
 ROOT = Path(__file__).parent.parent

@@ -13,13 +13,13 @@ import trimesh
 from PIL import Image
 
 from meshrec.body import load_body_model
-from meshrec.branches.registry import branch_names, build_branch
+from meshrec.branches.registry import BUILDERS, branch_names, build_branch
 from meshrec.camera import camera_from_body_axes, centered_camera, project
 from meshrec.cli import main
 from meshrec.errors import MeshrecError
 from meshrec.recover import folder_names, seen_vertices
 from meshrec.skeletons import COCO17, H36M17, SMPL24
-from meshrec.types import BodyParams, Keypoints, Person
+from meshrec.types import BodyParams, Estimate, Keypoints, Person
 
 
 def keypoints_of_a_person(width: int = 640, height: int = 480) -> tuple[np.ndarray, BodyParams]:
@@ -71,8 +71,17 @@ def test_a_photograph_becomes_files_that_agree(photo, tmp_path: Path, capsys) ->
     arrays = np.load(folder / "result.npz")
     assert np.allclose(arrays["vertices_m"][0], body.vertices_m, atol=1e-3)
     assert np.allclose(arrays["joints17_m"][0], person["joints17_m"], atol=1e-4)
-    for kind in ("overlay", "side"):
-        assert Image.open(folder / person["files"][kind]).size[0] > 100
+    camera = centered_camera(640, 480, 800.0, "assumed")
+    joints17 = load_body_model().regressed(
+        BodyParams.from_rotations(rotations, smpl["betas"], smpl["transl_m"]), H36M17
+    )
+    assert np.allclose(person["joints17_m"], joints17, atol=1e-3), "in the frame of the camera"
+    assert np.allclose(person["root_m"], person["joints17_m"][0], atol=1e-4)
+    drawn = np.asarray(Image.open(folder / person["files"]["overlay"])).astype(int)
+    x, y = project(joints17, camera)[H36M17.index("spine")].round().int().tolist()
+    assert abs(drawn[y, x] - 200).max() > 20, "the body is drawn where its spine is"
+    assert (drawn[5, 5] == 200).all(), "and not in the corner"
+    assert np.asarray(Image.open(folder / person["files"]["side"])).std() > 5
 
 
 def test_the_recovered_person_is_the_true_one(photo, tmp_path: Path) -> None:
@@ -85,6 +94,106 @@ def test_the_recovered_person_is_the_true_one(photo, tmp_path: Path) -> None:
     assert facing @ truth.root[:, 2] > 0.8, "it faces the way the person does"
     left, right = (np.array(person["joints17_m"][H36M17.index(f"{side}_hip")]) for side in ("left", "right"))
     assert left[0] > right[0], "a person who faces the camera has the left hip on the right of the picture"
+
+
+def test_a_given_focal_length_is_used(photo, tmp_path: Path) -> None:
+    picture, keypoints = photo
+    depths = []
+    for focal_px in (800, 1600):
+        out = tmp_path / str(focal_px)
+        assert run(picture, "--keypoints", keypoints, "--focal-px", focal_px, "-o", out) == 0
+        person = json.loads((out / "somebody" / "result.json").read_text())["people"][0]
+        assert person["camera"]["focal_px"] == focal_px
+        assert person["camera"]["focal_source"] == "given"
+        depths.append(person["root_m"][2])
+    assert depths[1] / depths[0] == pytest.approx(2, rel=0.15), "twice the focal length, twice as far"
+
+
+def test_two_people_get_two_bodies_and_one_picture(tmp_path: Path) -> None:
+    Image.fromarray(np.full((480, 640, 3), 200, np.uint8)).save(tmp_path / "pair.png")
+    xy_px, _ = keypoints_of_a_person()
+    both = np.concatenate([xy_px - np.array([150, 0]), xy_px + np.array([150, 0])])
+    np.savez(tmp_path / "pair.npz", xy_px=both, confidence=np.ones((2, 17)), skeleton="coco17")
+    assert run(tmp_path / "pair.png", "--keypoints", tmp_path / "pair.npz", "-o", tmp_path / "out") == 0
+    folder = tmp_path / "out" / "pair"
+    assert {path.name for path in folder.iterdir()} >= {"person0.obj", "person1.obj", "overlay.png", "result.npz"}
+    first, second = json.loads((folder / "result.json").read_text())["people"]
+    assert abs(first["root_m"][0] - second["root_m"][0]) > 0.5
+
+
+def test_a_person_who_cannot_be_placed_is_told_and_the_other_kept(tmp_path: Path, capsys) -> None:
+    Image.fromarray(np.full((480, 640, 3), 200, np.uint8)).save(tmp_path / "pair.png")
+    xy_px, _ = keypoints_of_a_person()
+    both = np.concatenate([xy_px, np.full_like(xy_px, 300.0)])
+    boxes = np.array([[100, 50, 500, 450], [250, 250, 350, 350]])
+    file = tmp_path / "pair.npz"
+    np.savez(file, xy_px=both, confidence=np.ones((2, 17)), skeleton="coco17", boxes_xyxy_px=boxes)
+    assert run(tmp_path / "pair.png", "--keypoints", tmp_path / "pair.npz", "-o", tmp_path / "out") == 0
+    record = json.loads((tmp_path / "out" / "pair" / "result.json").read_text())
+    assert len(record["people"]) == 1
+    assert record["left_out"] == 1
+    assert "too little is seen of 1 more" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", ["missing", "empty folder"])
+def test_a_name_that_leads_nowhere_does_not_lose_the_others(photo, tmp_path: Path, capsys, kind: str) -> None:
+    picture, keypoints = photo
+    name = tmp_path / "nothing"
+    if kind == "empty folder":
+        name.mkdir()
+    assert run(name, picture, "--keypoints", keypoints, "-o", tmp_path / "out", "--json") == 1
+    told = json.loads(capsys.readouterr().out)
+    assert len(told["results"]) == 1
+    assert "nothing" in told["failed"][0]["error"]
+
+
+def test_a_full_disk_leaves_nothing_half_written(photo, tmp_path: Path, capsys, monkeypatch) -> None:
+    picture, keypoints = photo
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(np, "savez_compressed", full)
+    assert run(picture, "--keypoints", keypoints, "-o", tmp_path / "out") == 1
+    error = capsys.readouterr().err
+    assert "No space left" in error
+    assert "somebody" in error
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_an_output_that_cannot_be_made_is_a_sentence_before_any_work(photo, tmp_path: Path, capsys) -> None:
+    picture, keypoints = photo
+    (tmp_path / "file").write_text("in the way")
+    assert run(picture, "--keypoints", keypoints, "-o", tmp_path / "file" / "out") == 1
+    assert "Cannot write" in capsys.readouterr().err
+
+
+def test_another_photograph_of_the_same_name_does_not_replace_a_result(photo, tmp_path: Path, capsys) -> None:
+    picture, keypoints = photo
+    twin = tmp_path / "elsewhere" / picture.name
+    twin.parent.mkdir()
+    twin.write_bytes(picture.read_bytes())
+    assert run(picture, "--keypoints", keypoints, "-o", tmp_path / "out") == 0
+    assert run(twin, "--keypoints", keypoints, "-o", tmp_path / "out") == 1
+    assert "holds the result of" in capsys.readouterr().err
+    assert json.loads((tmp_path / "out" / "somebody" / "result.json").read_text())["photo"] == str(picture)
+
+
+def test_a_branch_that_knows_joints_alone_gives_numbers_alone(photo, tmp_path: Path, monkeypatch) -> None:
+    class Sticks:
+        name = "sticks"
+
+        def __call__(self, photo, people, camera) -> Estimate:
+            joints = torch.randn(len(people), 17, 3, generator=torch.Generator().manual_seed(0))
+            return Estimate("sticks", joints, torch.ones(len(people), 17), torch.ones(len(people), 17).bool())
+
+    monkeypatch.setitem(BUILDERS, "sticks", lambda model, prior: Sticks())
+    picture, keypoints = photo
+    assert run(picture, "--keypoints", keypoints, "--branch", "sticks", "-o", tmp_path / "out") == 0
+    folder = tmp_path / "out" / "somebody"
+    assert {path.name for path in folder.iterdir()} == {"result.json", "result.npz"}
+    person = json.loads((folder / "result.json").read_text())["people"][0]
+    assert person["files"] == {} and person["root_m"] is None
 
 
 def test_one_bad_photograph_does_not_lose_the_others(photo, tmp_path: Path, capsys) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import meshrec
+from meshrec.joint_regressors import MIDDLE
 from meshrec.skeletons import COCO17, H36M17, MEDIAPIPE33, SMPL24, Skeleton
 from meshrec.surface_points import SURFACE_POINTS
 
@@ -181,6 +182,10 @@ def test_photographs_joints_agree_with_the_body(body):
         for found in (h36m, coco, mediapipe):
             assert np.linalg.norm(found[f"left_{kind}"] - smpl[f"left_{kind}"]) < 0.015
     np.testing.assert_allclose(h36m["pelvis"], (h36m["left_hip"] + h36m["right_hip"]) / 2, atol=1e-6)
+    sources = smpl | {name: coco[name] for name in ("nose", "left_hip", "right_hip")}
+    for name, recipe in MIDDLE.items():
+        place = sum(weight * sources[source] for source, weight in recipe)
+        np.testing.assert_allclose(h36m[name], place, atol=0.002, err_msg=name)
     assert smpl["spine2"][1] < h36m["spine"][1] < smpl["spine3"][1]
     assert np.linalg.norm(h36m["thorax"] - smpl["neck"]) < 0.01
     assert smpl["head"][1] < h36m["face"][1] < h36m["head_top"][1] <= skin["head_top"][1]

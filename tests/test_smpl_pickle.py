@@ -257,14 +257,23 @@ def test_arrays_are_decoded_only_when_they_are_numbers(
 
 
 def test_what_is_no_array_is_named(tmp_path: Path) -> None:
-    path = _official(tmp_path / "SMPL.pkl", {"text": "lbs", "huge": 1, "expression": Sum()})
+    path = _official(tmp_path / "SMPL.pkl", {"list": ["lbs"], "huge": 1, "expression": Sum()})
     for name, sentence in (
-        ("text", "is a str"),
+        ("list", "is a list"),
         ("huge", "is a int"),
         ("expression", "expression of chumpy.ch_ops.add"),
     ):
         with pytest.raises(MeshrecError, match=f"field {name} .*{sentence}"):
             read_smpl_pickle(path, [name])
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_text_is_text_and_none_is_no_field(tmp_path: Path, protocol: int) -> None:
+    path = tmp_path / "text.pkl"
+    path.write_bytes(pickle.dumps({"gender": "female", "vt": None, "f": np.zeros(3)}, protocol))
+    arrays, found = read_smpl_pickle(path, ["gender", "vt", "f"])
+    assert found == ("gender", "f") == tuple(arrays)
+    assert str(arrays["gender"]) == "female"
 
 
 def test_huge_and_damaged_sparse_matrices_are_refused(tmp_path: Path) -> None:

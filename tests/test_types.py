@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from meshrec.skeletons import H36M17, SMPL24
-from meshrec.types import Batched, Body, BodyParams, Camera, Estimate, FitReport, Keypoints, stack
+from meshrec.types import Batched, Body, BodyParams, Camera, Estimate, FitReport, FitTerms, Keypoints, stack
 
 BATCHES = [(), (1,), (3,), (2, 3)]
 
@@ -23,7 +23,7 @@ def _report(*batch: int) -> FitReport:
     terms = [_numbers(*batch).abs() + place for place in range(6)]
     whole = torch.ones(batch, dtype=torch.int64)
     yes = torch.ones(batch, dtype=torch.bool)
-    return FitReport(*terms, start=whole, iterations=7 * whole, converged=yes, solvable=yes)
+    return FitReport(FitTerms(*terms[:4]), *terms[4:], start=whole, iterations=7 * whole, converged=yes, solvable=yes)
 
 
 def _estimate(*batch: int) -> Estimate:
@@ -92,7 +92,7 @@ def test_indexing_takes_masks_slices_and_several_axes():
     assert estimate[:, :1].joints17_m.shape == (2, 1, 17, 3)
     mask = torch.tensor([[True, False, True], [False, False, True]])
     chosen = estimate[mask]
-    assert chosen.report is not None and chosen.report.total.shape == (3,)
+    assert chosen.report is not None and chosen.report.terms.total.shape == (3,)
     torch.testing.assert_close(chosen.joints17_m[2], estimate.joints17_m[1, 2])
 
 
@@ -119,8 +119,8 @@ def test_rotations_are_the_root_and_then_the_joints(batch):
 
 
 def test_the_objective_is_the_sum_of_its_terms():
-    report = _report(3)
-    torch.testing.assert_close(report.total, report.keypoints + report.landmarks + report.prior + report.shape)
+    terms = _report(3).terms
+    torch.testing.assert_close(terms.total, terms.keypoints + terms.landmarks + terms.prior + terms.shape)
 
 
 def test_shapes_are_executed():

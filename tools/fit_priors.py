@@ -1,9 +1,9 @@
 """Fits the pose priors that ship, a Gaussian and a mixture, to motion capture on the SMPL tree, and measures them.
 
-    python tools/fit_priors.py train.npz extra_idle_mit.npz --shares 0.95 0.05 -o meshrec/weights
+    python tools/fit_priors.py CAPTURE.npz IDLE.npz --shares 0.95 0.05 -o meshrec/weights
 
 A capture file holds `poses (N, 24, 3)` (axis-angle, SMPL joint order, the pelvis first), `valid (N,)`, and for each
-clip `clip_start`, `clip_len` and `clip_subject`. Excluded subjects are never fitted: they are what is measured on.
+clip, one after the other, `clip_len` and `clip_subject`. Excluded subjects are never fitted: they are what is measured on.
 """
 
 import hashlib
@@ -24,13 +24,14 @@ from torch import Tensor
 from tyro.conf import OmitArgPrefixes, Positional
 
 from meshrec.errors import MeshrecError
-from meshrec.files import write_text, write_whole
+from meshrec.files import read_arrays, write_text, write_whole
 from meshrec.skeletons import SMPL24
 from priors.gaussian import Gaussian, covariance_of, fit_gaussian, whitening_of
 from priors.mixture import Mixture, fit_mixture
 from priors.pose import PosePrior, centred_log, mean_rotations_of
 
 BODY_JOINTS = SMPL24.joints[1:]
+CAPTURE_FIELDS = ("poses", "valid", "clip_len", "clip_subject")
 VALIDATION_SUBJECTS = ("02", "10", "27", "29", "131", "u_basketball_signal", "gs_charleston")
 ACKNOWLEDGEMENT = (
     "The data used in this project was obtained from mocap.cs.cmu.edu. The database was created with funding from NSF "
@@ -115,12 +116,11 @@ def joined(captures: Sequence[Frames]) -> Frames:
 
 def read_capture(path: Path, index: int) -> Frames:
     """The valid frames of a capture file, the `index`-th."""
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            poses, valid = file["poses"], file["valid"]
-            subjects = np.repeat(file["clip_subject"], file["clip_len"])
-    except (OSError, KeyError, ValueError) as error:
-        raise MeshrecError(f"Cannot read {path} as motion capture: {error}. See the top of this tool.") from error
+    fields = read_arrays(path, CAPTURE_FIELDS)
+    if missing := [name for name in CAPTURE_FIELDS if name not in fields]:
+        raise MeshrecError(f"{path} is no motion capture: it lacks {', '.join(missing)}. See the top of this tool.")
+    poses, valid = fields["poses"], fields["valid"]
+    subjects = np.repeat(fields["clip_subject"], fields["clip_len"])
     if poses.shape[1:] != (len(SMPL24), 3) or len(subjects) != len(poses):
         raise MeshrecError(f"{path}: poses are {poses.shape}, clips cover {len(subjects)} frames; give (N, 24, 3)")
     rotations = roma.rotvec_to_rotmat(torch.from_numpy(poses[valid][:, 1:]).double())

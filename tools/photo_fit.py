@@ -73,7 +73,7 @@ class BoxDetector:
     """Looks into annotated boxes where a photograph has some, else everywhere."""
 
     def __init__(self, detector: MediaPipeDetector, annotations: Mapping[str, Sequence[Person]]) -> None:
-        self.name, self.skeleton = detector.name, detector.skeleton
+        self.name = detector.name
         self._detector, self._annotations = detector, annotations
 
     def __call__(self, photo: Photo) -> list[Person]:
@@ -171,7 +171,7 @@ def _row(model: BodyModel, recovery: Recovery, index: int, truth: Person | None,
         *ours,
         *detectors,
         plausibility=None if report.plausibility.isnan() else float(report.plausibility),
-        prior_energy=float(report.prior),
+        prior_energy=float(report.terms.prior),
         converged=bool(report.converged),
         seconds=seconds,
     )
@@ -301,7 +301,7 @@ def main(
     recoverer = Recoverer(BoxDetector(detector, truth) if in_box else detector, branch, model)
     rows: list[Row] = []
     pictures: list[np.ndarray] = []
-    for path in track(find_photos(photos), "recovering", console=Console(stderr=True), transient=True):
+    for path in track(find_photos(photos).photos, "recovering", console=Console(stderr=True), transient=True):
         recovery, found = look(recoverer, read_photo(path), truth.get(path.name, []))
         rows += found
         pictures += [] if output is None or recovery is None else strips(model, recovery, found)

@@ -14,6 +14,8 @@ from torch import Tensor
 
 from meshrec.body import BodyModel
 from meshrec.camera import camera_from_body_axes
+from meshrec.errors import MeshrecError
+from meshrec.keypoints import SEEN_CONFIDENCE
 from meshrec.minimize import MinimizeConfig, Minimum, minimize
 from meshrec.objective import Objective, ObjectiveConfig, Observations
 from meshrec.photo import Photo
@@ -22,6 +24,12 @@ from meshrec.translation import iterated_translation
 from meshrec.types import BodyParams, Camera, Estimate, FitReport, Keypoints, Person, stack
 from priors.pose import PosePrior
 
+FEWEST_JOINTS = 2
+"""With fewer joints no translation can be found."""
+
+LEAST_NOISE_PX = 0.5
+"""No detector is better than this."""
+
 
 @dataclass(frozen=True)
 class FitConfig:
@@ -29,9 +37,9 @@ class FitConfig:
 
     noise_px: float | None = None
     """Standard deviation of the keypoints; by default a share of each person's size in the picture."""
-    noise_share: float = 0.012
+    noise_share: float = 0.01
     """That share."""
-    min_confidence: float = 0.3
+    min_confidence: float = SEEN_CONFIDENCE
     """Joints below it are marked as not seen."""
     least_weight: float = 0.2
     """What a doubtful keypoint still counts, if its confidence is not 0: a detector's guess beats a prior's."""
@@ -51,6 +59,11 @@ class FitBranch:
     name = "fit"
 
     def __init__(self, model: BodyModel, prior: PosePrior | None, config: FitConfig) -> None:
+        if H36M17.name not in model.regressors:
+            raise MeshrecError(
+                f"The body {model.file.name!r} has no H36M-17 joint regressor, and none can be composed for its "
+                f"{len(model.weights)} vertices; give one with `meshrec assets add FILE --h36m J_regressor_h36m.npy`."
+            )
         self.model, self.prior, self.config = model, prior, config
 
     def __call__(self, photo: Photo, people: Sequence[Person], camera: Camera) -> Estimate:
@@ -59,39 +72,60 @@ class FitBranch:
         return self.fit(stack([person.keypoints for person in people]), cameras)
 
     def fit(self, keypoints: Keypoints, camera: Camera) -> Estimate:
-        """Fit N people, given `Keypoints` and `Camera` with one leading axis N."""
-        skeleton = closest_skeleton(self.model, keypoints.skeleton)
-        observations = self._observe(keypoints, camera, skeleton)
-        objective = Objective(self.model, self.prior, skeleton, observations, self.config.objective)
-        starts, solvable = self._starts(observations, camera, skeleton)
-        best, start = self._race(objective, starts)
-        return self._estimate(keypoints, camera, objective, best, start, solvable)
+        """Fit N people, given `Keypoints` and `Camera` with one leading axis N, on the device of the body model.
 
-    def _observe(self, keypoints: Keypoints, camera: Camera, skeleton: Skeleton) -> Observations:
-        """Keypoints in the skeleton of the body's regressor, and their noise."""
-        dtype = self.model.template.dtype
+        Joints whose place is not finite count as not seen.
+        """
+        like = self.model.template
+        keypoints, camera = keypoints.to(like.device, like.dtype), camera.to(like.device, like.dtype)
+        skeleton = closest_skeleton(self.model, keypoints.skeleton)
+        sighting = self._sight(keypoints, camera, skeleton)
+        objective = Objective(self.model, self.prior, skeleton, sighting.observations, self.config.objective)
+        starts, solvable = self._starts(sighting.observations, camera, skeleton)
+        best, start = self._race(objective, starts)
+        report = FitReport(
+            terms=best.terms,
+            reprojection_px=masked_median(objective.reprojection_px(best.params), sighting.sure),
+            plausibility=self._plausibility(best.params),
+            start=start,
+            iterations=best.iterations,
+            converged=best.converged,
+            solvable=solvable & best.terms.total.isfinite(),
+        )
+        return self._estimate(keypoints, camera, best.params, report)
+
+    def _sight(self, keypoints: Keypoints, camera: Camera, skeleton: Skeleton) -> "Sighting":
+        """Keypoints in the skeleton of the body's regressor, their weights and their noise."""
         confidence = convert(keypoints.confidence[..., None], keypoints.skeleton, skeleton)[0][..., 0]
-        seen = confidence > 0
-        weight = torch.where(seen, confidence.clamp_min(self.config.least_weight), 0.0)
         xy_px = convert(keypoints.xy_px - camera.center_px[:, None], keypoints.skeleton, skeleton)[0]
-        landmarks_m = torch.zeros_like(keypoints.xy_px[..., :1]).expand(-1, -1, 3)
-        landmarks_m = landmarks_m if keypoints.landmarks_m is None else keypoints.landmarks_m
-        return Observations(
+        seen = (confidence > 0) & xy_px.isfinite().all(dim=-1)
+        sure = seen & (confidence >= self.config.min_confidence)
+        sure = torch.where(sure.sum(dim=-1, keepdim=True) >= FEWEST_JOINTS, sure, seen)
+        weight = torch.where(seen, confidence.clamp_min(self.config.least_weight), 0.0)
+        landmarks_m, landmark_weight = torch.zeros_like(xy_px[..., :1]).expand(-1, -1, 3), torch.zeros_like(weight)
+        if keypoints.landmarks_m is not None:
+            landmarks_m = convert(keypoints.landmarks_m, keypoints.skeleton, skeleton)[0]
+            landmark_weight = torch.where(landmarks_m.isfinite().all(dim=-1), weight, 0.0)
+        observations = Observations(
             xy_px=torch.where(seen[..., None], xy_px, 0.0),
             weight=weight,
-            noise_px=self._noise_px(xy_px, seen),
+            noise_px=self._noise_px(xy_px, sure),
             focal_px=camera.focal_px,
-            landmarks_m=convert(landmarks_m, keypoints.skeleton, skeleton)[0],
-            landmark_weight=torch.zeros_like(weight) if keypoints.landmarks_m is None else weight,
-        ).to(dtype)
+            landmarks_m=torch.where(landmark_weight[..., None] > 0, landmarks_m, 0.0),
+            landmark_weight=landmark_weight,
+        )
+        return Sighting(observations, sure)
 
-    def _noise_px(self, xy: Float[Tensor, "N K 2"], seen: Bool[Tensor, "N K"]) -> Float[Tensor, "N"]:
-        """As configured, or the share of the longer side of the box around the seen keypoints."""
+    def _noise_px(self, xy_px: Float[Tensor, "N K 2"], sure: Bool[Tensor, "N K"]) -> Float[Tensor, "N"]:
+        """As configured, or the share of the longer side of the box around the keypoints that are surely seen."""
         if self.config.noise_px is not None:
-            return torch.full_like(xy[:, 0, 0], self.config.noise_px)
-        low = torch.where(seen[..., None], xy, torch.inf).amin(dim=1)
-        high = torch.where(seen[..., None], xy, -torch.inf).amax(dim=1)
-        return (self.config.noise_share * (high - low).amax(dim=-1)).clamp_min(0.5)
+            return torch.full_like(xy_px[:, 0, 0], self.config.noise_px)
+        low = torch.where(sure[..., None], xy_px, torch.inf).amin(dim=1)
+        high = torch.where(sure[..., None], xy_px, -torch.inf).amax(dim=1)
+        return (self.config.noise_share * (high - low).amax(dim=-1)).clamp_min(LEAST_NOISE_PX)
+
+    def _plausibility(self, params: BodyParams) -> Float[Tensor, "N"]:
+        return torch.full_like(params.betas[:, 0], torch.nan) if self.prior is None else self.prior.score(params.pose)
 
     def _starts(
         self, observations: Observations, camera: Camera, skeleton: Skeleton
@@ -134,30 +168,27 @@ class FitBranch:
         return roll @ camera_from_body_axes().to(roll)
 
     def _race(self, objective: Objective, starts: BodyParams) -> tuple[Minimum, Int[Tensor, "N"]]:
-        """Scout every start, go on with the promising ones, and keep each person's best."""
-        count, people = starts.transl_m.shape[:2]
-        person = torch.arange(people).repeat(count)
-        scouting = replace(self.config.minimize, iterations=self.config.scout_iterations)
-        scouted = minimize(objective.of(person), starts.map(lambda tensor: tensor.flatten(0, 1)), scouting)
-        cost = scouted.terms.total.unflatten(0, (count, people))
-        promising = (cost <= cost.amin(dim=0) + self.config.scout_margin).flatten().nonzero()[:, 0]
-        final = minimize(objective.of(person[promising]), scouted.params[promising], self.config.minimize)
-        cost = torch.full_like(cost, torch.inf).flatten().index_copy(0, promising, final.terms.total)
-        start = cost.unflatten(0, (count, people)).argmin(dim=0)
-        place = torch.full((count * people,), -1).index_copy(0, promising, torch.arange(len(promising)))
-        winner = place[start * people + torch.arange(people)]
-        return final[winner], start
+        """Scout every start, go on with the promising ones, and keep each person's best; its steps include the scout's.
 
-    def _estimate(
-        self,
-        keypoints: Keypoints,
-        camera: Camera,
-        objective: Objective,
-        best: Minimum,
-        start: Int[Tensor, "N"],
-        solvable: Bool[Tensor, "N"],
-    ) -> Estimate:
-        params = best.params
+        A start whose objective is not a number ranks behind every other.
+        """
+        count, people = starts.transl_m.shape[:2]
+        person = torch.arange(people, device=starts.transl_m.device)
+        everyone = person.repeat(count)
+        scouting = replace(self.config.minimize, iterations=self.config.scout_iterations)
+        scouted = minimize(objective.of(everyone), starts.map(lambda tensor: tensor.flatten(0, 1)), scouting)
+        cost = _ranked(scouted.terms.total).unflatten(0, (count, people))
+        promising = (cost <= cost.amin(dim=0) + self.config.scout_margin).flatten().nonzero()[:, 0]
+        final = minimize(objective.of(everyone[promising]), scouted.params[promising], self.config.minimize)
+        cost = torch.full_like(cost, torch.inf).flatten().index_copy(0, promising, _ranked(final.terms.total))
+        place = torch.full_like(everyone, -1)
+        place[promising] = torch.arange(len(promising), device=place.device)
+        start = cost.unflatten(0, (count, people)).argmin(dim=0)
+        winner = start * people + person
+        steps = scouted.iterations[winner] + final.iterations[place[winner]]
+        return replace(final[place[winner]], iterations=steps), start
+
+    def _estimate(self, keypoints: Keypoints, camera: Camera, params: BodyParams, report: FitReport) -> Estimate:
         joints17 = self.model.regressed(params, H36M17)
         confidence = visibility(keypoints.confidence, keypoints.skeleton, H36M17)
         return Estimate(
@@ -169,21 +200,26 @@ class FitBranch:
             params=params,
             body=self.model(params),
             camera=camera,
-            report=FitReport(
-                keypoints=best.terms.keypoints,
-                landmarks=best.terms.landmarks,
-                prior=best.terms.prior,
-                shape=best.terms.shape,
-                reprojection_px=objective.reprojection_px(params),
-                plausibility=torch.full_like(best.terms.prior, torch.nan)
-                if self.prior is None
-                else self.prior.score(params.pose),
-                start=start,
-                iterations=best.iterations,
-                converged=best.converged,
-                solvable=solvable,
-            ),
+            report=report,
         )
+
+
+@dataclass(frozen=True)
+class Sighting:
+    """What was seen, and which joints of it surely: at least two, or all that were seen."""
+
+    observations: Observations
+    sure: Bool[Tensor, "N K"]
+
+
+def _ranked(cost: Float[Tensor, "M"]) -> Float[Tensor, "M"]:
+    """Costs that can be compared: what is no finite number is the greatest number, but below infinity."""
+    return torch.where(cost.isfinite(), cost, torch.finfo(cost.dtype).max)
+
+
+def masked_median(values: Float[Tensor, "N K"], mask: Bool[Tensor, "N K"]) -> Float[Tensor, "N"]:
+    """The median of each row's marked values; NaN where there are none."""
+    return torch.where(mask, values, torch.nan).nanmedian(dim=-1).values
 
 
 def closest_skeleton(model: BodyModel, skeleton: Skeleton) -> Skeleton:

@@ -34,7 +34,7 @@ def _fit(peer_name: str, descent_to: Callable[[float], Descent], repeats: int) -
     branch, people = _branch_and_people()
     report = branch.fit(people.keypoints, people.camera).report
     assert report is not None
-    objective = report.total.mean().item()
+    objective = report.terms.total.mean().item()
     peer = DescentBranch(branch.model, branch.prior, branch.config, descent_to(SLACK * objective))
     ours_s, peer_s = medians_s(
         lambda: branch.fit(people.keypoints, people.camera),

@@ -12,6 +12,7 @@ from bodybuild.people import People
 from bodybuild.poses import random_poses
 from bodybuild.rig import Rig
 from bodybuild.skinning import apply, forward_kinematics, joint_motions
+from meshrec.joint_regressors import MIDDLE
 from meshrec.skeletons import COCO17, H36M17, MEDIAPIPE33, SMPL24, Skeleton
 from meshrec.surface_points import SURFACE_POINTS
 
@@ -134,10 +135,8 @@ def fit_named_rows(
     scalp = (np.linalg.norm(skin.template_m - top, axis=1) < SCALP_M).astype(float)
     rows["head_top"] = scalp / scalp.sum()
     whole = skin.complete(rows)
-    whole["pelvis"] = (whole["left_hip"] + whole["right_hip"]) / 2
-    whole["spine"] = 0.65 * whole["spine2"] + 0.35 * whole["spine3"]
-    whole["thorax"] = whole["neck"]
-    whole["face"] = 0.55 * whole["head"] + 0.45 * whole["nose"]
+    for name, recipe in MIDDLE.items():
+        whole[name] = np.sum([weight * whole[source] for source, weight in recipe], axis=0)
     return whole
 
 
