@@ -46,6 +46,8 @@ def build_detector(
     photos: Sequence[Path] = (),
 ) -> Detector:
     """The detector called `name`, or the reader of a keypoint file or folder if there is one, for some `photos`."""
+    if keypoints is not None and weights is not None:
+        raise MeshrecError(f"With --keypoints nothing is detected, so the weights {weights} would not be used.")
     if keypoints is not None:
         return FileDetector(keypoints, photos)
     if name == "rcnn":
@@ -77,7 +79,8 @@ class FileDetector:
     def __call__(self, photo: Photo) -> list[Person]:
         entries = [entry for entry in self._file.entries(photo) if _any_known(entry)]
         inside = [replace(entry, keypoints=only_inside(entry.keypoints, photo)) for entry in entries]
-        people = [_person(entry, photo) for entry in inside if enough_seen(entry.keypoints)]
+        seen = [_person(entry, photo) for entry in inside if enough_seen(entry.keypoints)]
+        people = [person for person in seen if _shows(person.box_xyxy_px, photo)]
         if not people or _are_shares(entries):
             raise self._nobody(entries, inside, photo)
         return sorted(people, key=lambda person: -person.score)
@@ -98,8 +101,8 @@ class FileDetector:
             )
         else:
             why = (
-                f"nobody has {FEWEST_SEEN} keypoints, a shoulder or hip among them, of confidence {SEEN_CONFIDENCE} or "
-                f"more in the photo. Leave --keypoints out to look for people"
+                f"nobody has {FEWEST_SEEN} keypoints in different places of the photo, a shoulder or hip among them, "
+                f"of confidence {SEEN_CONFIDENCE} or more. Leave --keypoints out to look for people"
             )
         return MeshrecError(f"{self._path} knows nobody in {photo.path.name}: {why}.")
 

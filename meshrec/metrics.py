@@ -5,6 +5,7 @@ Every metric takes any leading batch axes and loops over no people. `mask` says 
 none that counts, has the error NaN; the others in the batch are untouched.
 """
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -19,7 +20,7 @@ MM_PER_M = 1000.0
 MPI_INF_THRESHOLDS_MM = tuple(5.0 * step for step in range(31))
 """0 to 150 mm: where MPI-INF-3DHP (Mehta et al. 2017) takes the area under the curve."""
 
-POSES_AT_ONCE = 4096
+POSES_AT_ONCE = 2048
 """So many are aligned together: few enough for the processor's cache."""
 LEAST_DETERMINACY = 3e-3
 """Below it (planes are far above, lines below) the closed form of a rotation hands over to the SVD."""
@@ -88,10 +89,11 @@ def pa_mpjpe_mm(
 ) -> Float[Tensor, "*batch"]:
     """MPJPE after the best similarity, `procrustes`. A measurement and no loss: it carries no gradient."""
     *batch, joints, _ = predicted_m.shape
-    predicted_m, true_m = _counted(predicted_m, mask), _counted(true_m, mask)
     shares = _shares(predicted_m, mask).expand(*batch, joints)
-    poses = (values.reshape(-1, *values.shape[len(batch) :]) for values in (predicted_m, true_m, shares))
-    errors = [_aligned_error_mm(*some) for some in zip(*(values.split(POSES_AT_ONCE) for values in poses), strict=True)]
+    counted = (_counted(predicted_m, mask), _counted(true_m, mask), shares)
+    chunks = (values.reshape(-1, *values.shape[len(batch) :]).split(POSES_AT_ONCE) for values in counted)
+    sheets = _sheets(predicted_m, true_m, (POSES_AT_ONCE,))
+    errors = [_aligned_error_mm(*chunk, sheets[..., : len(chunk[0])]) for chunk in zip(*chunks, strict=True)]
     return torch.cat(errors).reshape(batch)
 
 
@@ -107,24 +109,51 @@ def procrustes(
     on a point) it is one of the best. A prediction all on one point keeps the scale 1. It carries no gradient.
     """
     shares = _shares(predicted_m, mask).expand(predicted_m.shape[:-1]).movedim(-1, 0)
-    predicted_mean, predicted = _centred(_counted(predicted_m, mask), shares)
-    true_mean, true = _centred(_counted(true_m, mask), shares)
-    scale, rotation = _scaled_rotation(predicted_mean, predicted, true, shares)
+    sheets = _sheets(predicted_m, true_m, predicted_m.shape[:-2])
+    predicted_mean = _centre(sheets[0], _counted(predicted_m, mask), shares, sheets[2])
+    true_mean = _centre(sheets[1], _counted(true_m, mask), shares, sheets[2]).movedim(0, -1)
+    scale, rotation = _scaled_rotation(predicted_mean, shares, sheets)
     turned_mean = (rotation @ predicted_mean.movedim(0, -1)[..., None])[..., 0]
-    return Similarity(scale, rotation, true_mean.movedim(0, -1) - scale[..., None] * turned_mean)
+    return Similarity(scale, rotation, true_mean - scale[..., None] * turned_mean)
+
+
+def _sheets(predicted_m: Tensor, true_m: Tensor, batch: Sequence[int]) -> Float[Tensor, "4 3 K *batch"]:
+    """Memory for both poses and two products, written over again and again: fresh memory costs more than the sums.
+
+    The batch lies innermost, where sums are fast.
+    """
+    dtype = torch.result_type(predicted_m, true_m)
+    return torch.empty(4, 3, predicted_m.shape[-2], *batch, dtype=dtype, device=predicted_m.device)
+
+
+def _centre(
+    sheet: Float[Tensor, "3 K *batch"],
+    points_m: Float[Tensor, "*batch K 3"],
+    shares: Float[Tensor, "K *batch"],
+    product: Float[Tensor, "3 K *batch"],
+) -> Float[Tensor, "3 *batch"]:
+    """Write the points about the mean of those that count to the sheet; the mean."""
+    sheet.copy_(points_m.movedim((-1, -2), (0, 1)))
+    mean = torch.mul(shares, sheet, out=product).sum(1)
+    sheet.sub_(mean[:, None])
+    return mean
 
 
 def _aligned_error_mm(
-    predicted_m: Float[Tensor, "N K 3"], true_m: Float[Tensor, "N K 3"], shares: Float[Tensor, "N K"]
+    predicted_m: Float[Tensor, "N K 3"],
+    true_m: Float[Tensor, "N K 3"],
+    shares: Float[Tensor, "N K"],
+    sheets: Float[Tensor, "4 3 K N"],
 ) -> Float[Tensor, "N"]:
     shares = shares.movedim(-1, 0)
-    mean, predicted = _centred(predicted_m, shares)
-    _, true = _centred(true_m, shares)
-    scale, rotation = _scaled_rotation(mean, predicted, true, shares)
-    residual = -true
+    predicted, residual, product, _ = sheets
+    mean = _centre(predicted, predicted_m, shares, product)
+    _centre(residual, true_m, shares, product)
+    scale, rotation = _scaled_rotation(mean, shares, sheets)
     for column, coordinate in zip((scale[:, None, None] * rotation).unbind(-1), predicted, strict=True):
-        residual = torch.addcmul(residual, column.mT[:, None], coordinate)
-    return MM_PER_M * (shares * residual.square().sum(0).sqrt()).sum(0)
+        residual.addcmul_(column.mT[:, None], coordinate, value=-1)
+    distance = torch.sum(residual.square_(), 0, out=product[0]).sqrt_()
+    return MM_PER_M * distance.mul_(shares).sum(0)
 
 
 def _counted(
@@ -142,26 +171,17 @@ def _shares(
     return weights / weights.sum(-1, keepdim=True)
 
 
-def _centred(
-    points_m: Float[Tensor, "*batch K 3"], shares: Float[Tensor, "K *batch"]
-) -> tuple[Float[Tensor, "3 *batch"], Float[Tensor, "3 K *batch"]]:
-    """The mean of the points that count, and the points about it; the batch lies innermost, where sums are fast."""
-    points = points_m.movedim((-1, -2), (0, 1)).contiguous()
-    mean = (shares * points).sum(1)
-    return mean, points - mean[:, None]
-
-
 def _scaled_rotation(
-    predicted_mean: Float[Tensor, "3 *batch"],
-    predicted: Float[Tensor, "3 K *batch"],
-    true: Float[Tensor, "3 K *batch"],
-    shares: Float[Tensor, "K *batch"],
+    predicted_mean: Float[Tensor, "3 *batch"], shares: Float[Tensor, "K *batch"], sheets: Float[Tensor, "4 3 K *batch"]
 ) -> tuple[Float[Tensor, "*batch"], Float[Tensor, "*batch 3 3"]]:
-    """The best scale and rotation of centred points; covariances are summed in float64."""
-    weighted = shares * predicted
-    spread = (weighted * predicted).sum((0, 1)).double()
-    weighted, target = weighted.double(), true.double()
-    covariance = torch.stack([(t * p).sum(0) for t in target for p in weighted]).unflatten(0, (3, 3))
+    """The best scale and rotation of the centred points on the sheets, from their covariances on in float64."""
+    predicted, true, weighted, product = sheets
+    torch.mul(shares, predicted, out=weighted)
+    spread = torch.mul(weighted, predicted, out=product).sum((0, 1)).double()
+    covariance = product.new_empty(3, *product.shape[:1], *product.shape[2:])
+    for (row, t), (column, p) in itertools.product(enumerate(true), enumerate(weighted)):
+        torch.sum(torch.mul(t, p, out=product[0]), 0, out=covariance[row, column])
+    covariance = covariance.double()
     rotation = nearest_rotation(covariance.movedim((0, 1), (-2, -1)))
     rounding = 32 * torch.finfo(predicted.dtype).eps * predicted_mean.abs().amax(0)
     stretch = (rotation.movedim((-2, -1), (0, 1)) * covariance).sum((0, 1))
@@ -169,6 +189,7 @@ def _scaled_rotation(
     return scale.to(predicted.dtype), rotation.to(predicted.dtype)
 
 
+@torch.no_grad()
 def nearest_rotation(matrix: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*batch 3 3"]:
     """The rotation R, det R = +1, with the greatest trace of Rᵀ M.
 
@@ -177,19 +198,22 @@ def nearest_rotation(matrix: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*bat
     As cof M = R (P² - l P + m) with m = (l² - 1) / 2, the theorem of Cayley and Hamilton for P leaves
     R = (l cof M + (l² - m) M - M Mᵀ M) / (l m - det M).
     The denominator (s1 + s2)(s1 ± s3)(s2 ± s3) says how well M determines R; the few that it does not take the SVD.
+    It carries no gradient: what it computes is written over, for fresh memory would cost more than the sums.
     """
     entries = matrix.movedim((-2, -1), (0, 1))
-    size = entries.square().sum((0, 1)).sqrt()
+    scratch = entries.square()
+    size = scratch.sum((0, 1)).sqrt()
     m = entries / size
     x, y, z = m
-    cofactors = torch.stack([torch.linalg.cross(*rows, dim=0) for rows in ((y, z), (z, x), (x, y))])
+    cofactors = torch.empty_like(m)
+    for rows, cofactor in zip(((y, z), (z, x), (x, y)), cofactors, strict=True):
+        torch.linalg.cross(*rows, dim=0, out=cofactor)
     det = (x * cofactors[0]).sum(0)
-    trace = _trace_of_stretch(det, cofactors.square().sum((0, 1)))
-    minors = (trace.square() - 1) / 2
+    trace = _trace_of_stretch(det, torch.mul(cofactors, cofactors, out=scratch).sum((0, 1)))
+    minors = (trace.square() - 1.0) / 2.0
     determinacy = trace * minors - det
-    gram = (m[:, :, None] * m[:, None]).sum(0)
-    cube = (m[:, :, None] * gram).sum(1)
-    rotation = (trace * cofactors + (trace.square() - minors) * m - cube) / determinacy
+    cube = _product(_product(m, m.transpose(0, 1), scratch), m, torch.empty_like(m))
+    rotation = cofactors.mul_(trace).addcmul_(trace.square() - minors, m).sub_(cube).div_(determinacy)
     rotation = rotation.movedim((0, 1), (-2, -1))
     hard = ~(determinacy > LEAST_DETERMINACY) & size.isfinite()
     if hard.any():
@@ -197,16 +221,26 @@ def nearest_rotation(matrix: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*bat
     return rotation
 
 
+def _product(
+    a: Float[Tensor, "3 3 *batch"], b: Float[Tensor, "3 3 *batch"], product: Float[Tensor, "3 3 *batch"]
+) -> Float[Tensor, "3 3 *batch"]:
+    """The matrix products a b, written to `product`."""
+    torch.mul(a[:, 0, None], b[0], out=product)
+    return product.addcmul_(a[:, 1, None], b[1]).addcmul_(a[:, 2, None], b[2])
+
+
 def _trace_of_stretch(det: Float[Tensor, "*batch"], cofactors2: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
     """The largest root of Horn's quartic, from an upper bound downwards (the root is at most √3).
 
-    Where the quartic is flat, at a double root, a step is rounding noise: it must not lead up again.
+    With e = l² - 1 a step of Newton's method leads to (3/4 e² + e + |cof M|²) / (l e - 2 det M). Where the quartic is
+    flat, at a double root, a step is rounding noise: it must not lead up again.
     """
-    trace = (1 + 2 * (cofactors2 + 2 * 3**0.5 * det.clamp_min(0)).sqrt()).sqrt()
+    trace = (1.0 + 2.0 * (cofactors2 + 2.0 * 3**0.5 * det.clamp_min(0)).sqrt()).sqrt()
+    minus_one, slope = torch.full_like(det, -1.0), -2.0 * det
     for _ in range(NEWTON_STEPS):
-        excess = trace.square() - 1
-        step = (excess * (3 * excess + 4) + 4 * cofactors2) / (4 * (trace * excess - 2 * det))
-        trace = torch.minimum(trace, step)
+        excess = torch.addcmul(minus_one, trace, trace)
+        step = torch.addcmul(cofactors2, excess, excess, value=0.75).add_(excess)
+        trace = torch.minimum(trace, step.div_(torch.addcmul(slope, trace, excess)))
     return trace
 
 

@@ -137,8 +137,11 @@ def entries_of(folder: Path) -> list[Path]:
 
 def camera_of(photo: Photo, focal_px: float | None = None) -> Camera:
     """The camera of a photograph: the given focal length, else the EXIF one, else the image diagonal."""
-    if focal_px is not None and not (math.isfinite(focal_px) and focal_px > 0):
-        raise MeshrecError(f"The focal length must be a positive number of pixels, not {focal_px}.")
+    low, high = plausible_focal_px(photo.width_px, photo.height_px)
+    if focal_px is not None and not low <= focal_px <= high:
+        raise MeshrecError(
+            f"A focal length of {focal_px:g} pixels fits no lens: for {photo.path} it lies between {low:.0f} and {high:.0f}."
+        )
     source: FocalSource = "assumed"
     if focal_px is not None:
         source = "given"
@@ -147,6 +150,12 @@ def camera_of(photo: Photo, focal_px: float | None = None) -> Camera:
     else:
         focal_px = assumed_focal_px(photo.width_px, photo.height_px)
     return centered_camera(photo.width_px, photo.height_px, focal_px, source)
+
+
+def plausible_focal_px(width_px: int, height_px: int) -> tuple[float, float]:
+    """The shortest and the longest focal length that a lens has, for a picture of this size."""
+    low, high = (share * math.hypot(width_px, height_px) for share in _PLAUSIBLE_DIAGONALS)
+    return low, high
 
 
 def write_png(path: Path, pixels: UInt8[np.ndarray, "H W 3"]) -> Path:
@@ -276,7 +285,7 @@ def _exif_focal_px(image: Image.Image) -> float | None:
         focal_px = _focal_px_of(exif, *image.size)
     except (*_DAMAGED, TypeError, ZeroDivisionError, KeyError):
         return None  # EXIF data is written by careless hands; a photograph with broken EXIF is one without
-    low, high = (share * math.hypot(*image.size) for share in _PLAUSIBLE_DIAGONALS)
+    low, high = plausible_focal_px(*image.size)
     return focal_px if low <= focal_px <= high else None
 
 

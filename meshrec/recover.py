@@ -203,7 +203,7 @@ def command(
     model = load_body_model(body)
     for note in model.file.notes:
         console.print(f"[yellow]{escape(note)}[/yellow]", soft_wrap=True)
-    detection = build_detector(detector, weights, keypoints)
+    detection = build_detector(detector, weights, keypoints, found.photos)
     recoverer = Recoverer(detection, build_branch(branch, model, prior), model, focal_px)
     outcomes: list[Outcome] = []
     try:

@@ -145,9 +145,9 @@ class FitTerms(Batched):
     landmarks: Float[Tensor, "*batch"]
     """The same of the 3D landmarks; 0 where they were not used."""
     prior: Float[Tensor, "*batch"]
-    """The pose prior's energy."""
+    """The pose prior's energy, times its weight."""
     shape: Float[Tensor, "*batch"]
-    """Half the squared length of `betas`."""
+    """Half the squared length of `betas`, times its weight."""
 
     @property
     def total(self) -> Float[Tensor, "*batch"]:

@@ -150,14 +150,14 @@ def test_absurd_exif_is_ignored(tmp_path: Path, tags: dict):
 def test_camera_prefers_given_then_exif_then_assumed(tmp_path: Path):
     pixels = np.zeros((400, 300, 3), np.uint8)
     cameras = [
-        camera_of(Photo(pixels, tmp_path, exif), given) for exif, given in [(9.0, 7.0), (9.0, None), (None, None)]
+        camera_of(Photo(pixels, tmp_path, exif), given) for exif, given in [(9.0, 170.0), (9.0, None), (None, None)]
     ]
     assert [camera.focal_source for camera in cameras] == ["given", "exif", "assumed"]
-    assert [float(camera.focal_px) for camera in cameras] == [7.0, 9.0, 500.0]
+    assert [float(camera.focal_px) for camera in cameras] == [170.0, 9.0, 500.0]
     assert torch.equal(cameras[0].center_px, torch.tensor([150.0, 200.0]))
     assert (cameras[0].width_px, cameras[0].height_px) == (300, 400)
     for absurd in (0.0, -1.0, math.nan, math.inf):
-        with pytest.raises(MeshrecError, match="positive"):
+        with pytest.raises(MeshrecError, match="fits no lens"):
             camera_of(Photo(pixels, tmp_path), absurd)
 
 

@@ -17,7 +17,7 @@ from meshrec.camera import camera_from_body_axes, project
 from meshrec.photo import Photo, camera_of
 from meshrec.recover import Recovery
 from meshrec.skeletons import COCO17
-from meshrec.types import BodyParams, Estimate, FitReport, Keypoints, Person, stack
+from meshrec.types import BodyParams, Estimate, FitReport, FitTerms, Keypoints, Person, stack
 
 TOOLS = Path(__file__).parent.parent / "tools"
 
@@ -36,7 +36,9 @@ def model() -> BodyModel:
 def report(reprojection_px: float) -> FitReport:
     number, count = torch.tensor(0.5), torch.tensor(7)
     yes = torch.tensor(True)
-    return FitReport(number, number, number, number, torch.tensor(reprojection_px), number, count, count, yes, yes)
+    return FitReport(
+        FitTerms(number, number, number, number), torch.tensor(reprojection_px), number, count, count, yes, yes
+    )
 
 
 def two_people(model: BodyModel) -> Recovery:
@@ -105,7 +107,7 @@ def test_a_photograph_becomes_a_row_and_a_strip(photo_fit: ModuleType, tmp_path:
     joints[COCO17.index("nose")] = [224.0, 120.0, 2.0]
     person = {"names": "coco17", "keypoints": joints, "bbox": [20.0, 0.0, 400.0, 512.0]}
     annotations.write_text(json.dumps({"images": [{"file": photo.name, "persons": [person]}]}))
-    options = {"annotations": annotations, "output": tmp_path, "in_box": True, "json_output": True}
+    options = {"annotations": annotations, "output": tmp_path, "in_box": True, "json": True}
     assert photo_fit.main((str(photo),), **options) == 0
     row = json.loads(capsys.readouterr().out)["people"][0]
     assert row["person"] == 0 and row["off_percent"] < 2

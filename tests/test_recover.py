@@ -36,11 +36,12 @@ def keypoints_of_a_person(width: int = 640, height: int = 480) -> tuple[np.ndarr
 
 @pytest.fixture
 def photo(tmp_path: Path) -> tuple[Path, Path]:
-    """A picture, and the file with its keypoints."""
-    picture, keypoints = tmp_path / "somebody.png", tmp_path / "keypoints.npz"
+    """A picture, and the folder with its keypoints."""
+    picture, keypoints = tmp_path / "somebody.png", tmp_path / "keypoints"
+    keypoints.mkdir()
     Image.fromarray(np.full((480, 640, 3), 200, np.uint8)).save(picture)
     xy_px, _ = keypoints_of_a_person()
-    np.savez(keypoints, xy_px=xy_px, confidence=np.ones((1, 17)), skeleton="coco17")
+    np.savez(keypoints / "somebody.npz", xy_px=xy_px, confidence=np.ones((1, 17)), skeleton="coco17")
     return picture, keypoints
 
 
@@ -253,11 +254,12 @@ def test_an_earlier_result_is_replaced(photo, tmp_path: Path) -> None:
         (["--prior", "nothing-such"], "nothing-such"),
         (["--focal-px", "-5"], "focal"),
         (["--weights", "missing.pth"], "missing.pth"),
+        (["--detector", "rcnn", "--weights", "missing.pth"], "missing.pth"),
     ],
 )
 def test_wrong_choices_are_sentences(photo, tmp_path: Path, capsys, arguments: list[str], sentence: str) -> None:
     picture, keypoints = photo
-    given = [] if "--weights" in arguments else ["--keypoints", keypoints]
+    given = [] if "--detector" in arguments else ["--keypoints", keypoints]
     assert run(picture, *given, "-o", tmp_path / "out", *arguments) == 1
     error = capsys.readouterr().err
     assert sentence in error

@@ -281,7 +281,7 @@ def main(
     prior: str = "mixture",
     body: str = "neutral",
     fit: FitConfig = FitConfig(),  # noqa: B008
-    json_output: bool = False,
+    json: bool = False,
 ) -> int:
     """Recover everybody in photographs and print how well the bodies agree with what is seen.
 
@@ -293,7 +293,7 @@ def main(
         prior: Pose prior: a name, a file, or "none".
         body: Body model: a name or a file.
         fit: Settings of the fit.
-        json_output: Print JSON in place of a table.
+        json: Print JSON in place of a table.
     """
     truth = {} if annotations is None else read_annotations(annotations)
     model, detector = load_body_model(body), MediaPipeDetector()
@@ -305,7 +305,7 @@ def main(
         recovery, found = look(recoverer, read_photo(path), truth.get(path.name, []))
         rows += found
         pictures += [] if output is None or recovery is None else strips(model, recovery, found)
-    _tell(rows, json_output)
+    _tell(rows, as_json=json)
     if output is not None and pictures:
         Console(stderr=True).print(f"See {write_png(output / 'sheet.png', np.concatenate(pictures))}")
     return 0

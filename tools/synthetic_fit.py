@@ -127,7 +127,7 @@ def main(
     prior: str = "mixture",
     body: str = "neutral",
     seed: int = 0,
-    json_output: bool = False,
+    json: bool = False,
 ) -> None:
     """Fit synthetic people made from held-out poses and print the errors, without and with 3D landmarks."""
     torch.set_grad_enabled(False)
@@ -140,10 +140,14 @@ def main(
     for evidence, noise_mm in (("17 joints", 0.0), (f"with {landmark_noise_mm:g} mm landmarks", landmark_noise_mm)):
         people = make_people(model, rotations, noise_px, noise_mm / 1000, seed)
         scores.append(score_fit(branch, people, evidence))
-    if json_output:
+    _tell(scores, f"{count} synthetic people, {noise_px:g} px noise", as_json=json)
+
+
+def _tell(scores: list[Score], title: str, as_json: bool) -> None:
+    if as_json:
         print(json.dumps([asdict(score) for score in scores], indent=1))
         return
-    table = Table(*asdict(scores[0]), title=f"{count} synthetic people, {noise_px:g} px noise")
+    table = Table(*asdict(scores[0]), title=title)
     for score in scores:
         table.add_row(score.evidence, *(f"{value:.3g}" for value in list(asdict(score).values())[1:]))
     Console().print(table)
