@@ -140,7 +140,8 @@ def camera_of(photo: Photo, focal_px: float | None = None) -> Camera:
     low, high = plausible_focal_px(photo.width_px, photo.height_px)
     if focal_px is not None and not low <= focal_px <= high:
         raise MeshrecError(
-            f"A focal length of {focal_px:g} pixels fits no lens: for {photo.path} it lies between {low:.0f} and {high:.0f}."
+            f"A focal length of {focal_px:g} pixels fits no lens: for {photo.path} choose one from {low:.0f} to "
+            f"{high:.0f}."
         )
     source: FocalSource = "assumed"
     if focal_px is not None:

@@ -14,16 +14,17 @@ Tensors are shared with Warp, not copied. The first call compiles the kernels (s
 # pyright: reportArgumentType=false
 # (annotations of a kernel are Warp's types, and its body is Warp's language)
 
-import os
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, no_type_check
 
 import torch
 import warp as wp
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from meshrec.files import quiet_stderr
 from meshrec.types import Batched, Camera
 
 NEAR_M = 0.05
@@ -35,14 +36,10 @@ BACKGROUND = -1
 EMPTY = 2**63 - 1
 """The key of a pixel that no triangle covers: above every other."""
 
-STDERR = 2
-"""The file descriptor of the standard error stream."""
-
 wp.config.log_level = wp.LOG_ERROR
 wp.set_module_options({"enable_backward": False})
 
 _NEAR = wp.constant(wp.float64(NEAR_M))
-_EMPTY = wp.constant(wp.int64(EMPTY))
 _GUARD = wp.constant(wp.float64(1.0e-3))
 _LOW = wp.constant(wp.int64(2**32 - 1))
 
@@ -170,15 +167,16 @@ def _resolve_kernel(
     intrinsics: wp.array(dtype=wp.vec3),
     width: int,
     nearest: wp.array2d(dtype=wp.int64),
+    covered: wp.array(dtype=wp.int64),
     face_out: wp.array2d(dtype=wp.int32),
     barycentric_out: wp.array2d(dtype=wp.vec3),
     depth_out: wp.array2d(dtype=wp.float32),
 ):
     """Face, barycentrics and depth of every covered pixel from the keys."""
-    body, pixel = wp.tid()
+    spot = covered[wp.tid()]
+    body = wp.int32(spot / wp.int64(nearest.shape[1]))
+    pixel = wp.int32(spot % wp.int64(nearest.shape[1]))
     key = nearest[body, pixel]
-    if key == _EMPTY:
-        return
     face = wp.int32(key & _LOW)
     camera = wp.vec3d(intrinsics[body])
     y = pixel / width
@@ -202,26 +200,40 @@ def rasterize(vertices_m: Float[Tensor, "*batch V 3"], faces: Int[Tensor, "F 3"]
 
     The camera serves the whole batch, or has the batch axes itself. For several bodies in one picture, `merge` them.
     """
-    batch, vertices, triangles = flat(vertices_m, faces)
+    batch, vertices, corners = vertices_m.shape[:-2], rows(vertices_m), triangles(faces, vertices_m)
     width, height = camera.width_px, camera.height_px
     bodies, pixels = len(vertices), width * height
     nearest = torch.full((bodies, pixels), EMPTY, dtype=torch.int64, device=vertices.device)
     face = torch.full((bodies, pixels), BACKGROUND, dtype=torch.int32, device=vertices.device)
     barycentric = vertices.new_zeros(bodies, pixels, 3)
     depth_m = vertices.new_full((bodies, pixels), torch.inf)
-    mesh = [points(vertices), scalars(triangles), points(intrinsics_of(camera, batch, vertices))]
-    launch(_raster_kernel, (bodies, len(triangles)), [*mesh, width, height, scalars(nearest)], vertices)
+    mesh = [points(vertices), scalars(corners), points(intrinsics_of(camera, batch, vertices))]
+    launch(_raster_kernel, (bodies, len(corners)), [*mesh, width, height, scalars(nearest)], vertices)
     outputs = [scalars(face), points(barycentric), scalars(depth_m)]
-    launch(_resolve_kernel, (bodies, pixels), [*mesh, width, scalars(nearest), *outputs], vertices)
+    spots = covered(nearest != EMPTY)
+    launch(_resolve_kernel, (len(spots),), [*mesh, width, scalars(nearest), scalars(spots), *outputs], vertices)
     image = (*batch, height, width)
     return Fragments(face.view(image), barycentric.view(*image, 3), depth_m.view(image))
 
 
-def flat(values: Tensor, faces: Tensor) -> tuple[torch.Size, Tensor, Tensor]:
-    """The batch axes, the values as (B, V, C) of float32, and the faces as int32: what the kernels read."""
-    batch = values.shape[:-2]
-    rows = values.detach().reshape(-1, *values.shape[-2:]).to(torch.float32).contiguous()
-    return batch, rows, faces.to(values.device, torch.int32).contiguous()
+def covered(mask: Bool[Tensor, "B pixels"]) -> Int[Tensor, "N"]:
+    """The marked pixels, counted through all pictures: most of a picture is background, which no kernel need visit."""
+    return mask.flatten().nonzero()[:, 0]
+
+
+def rows(values: Tensor) -> Tensor:
+    """Values of vertices as (B, V, C) of float32: what the kernels read."""
+    return values.detach().reshape(-1, *values.shape[-2:]).to(torch.float32).contiguous()
+
+
+def triangles(faces: Int[Tensor, "F 3"], values: Tensor) -> Int[Tensor, "F 3"]:
+    """The faces as int32 where the vertices' values are; a kernel would read whatever lies behind the last vertex."""
+    vertices = values.shape[-2]
+    if faces.numel():
+        low, high = (int(end) for end in faces.aminmax())
+        if low < 0 or high >= vertices:
+            raise ValueError(f"the faces name vertices {low} to {high}, the mesh has {vertices}")
+    return faces.to(values.device, torch.int32).contiguous()
 
 
 def intrinsics_of(camera: Camera, batch: torch.Size, like: Tensor) -> Tensor:
@@ -240,9 +252,11 @@ def points(tensor: Tensor) -> Any:
     return wp.from_torch(tensor, dtype=wp.vec3, return_ctype=True)
 
 
-def launch(kernel: Any, size: tuple[int, int], inputs: list[Any], like: Tensor) -> None:
+def launch(kernel: Any, size: tuple[int, ...], inputs: list[Any], like: Tensor) -> None:
     """Run a kernel where the tensors live, in the order of torch's own work."""
     _start_warp()
+    if 0 in size:
+        return
     stream = wp.stream_from_torch(like.device) if like.is_cuda else None
     wp.launch(kernel, dim=size, inputs=inputs, device=str(like.device), stream=stream)
 
@@ -250,14 +264,5 @@ def launch(kernel: Any, size: tuple[int, int], inputs: list[Any], like: Tensor) 
 @cache
 def _start_warp() -> None:
     """Start Warp; without a graphics driver its native code would write a warning on the standard error stream."""
-    if torch.cuda.is_available():
+    with nullcontext() if torch.cuda.is_available() else quiet_stderr():
         wp.init()
-        return
-    kept, nowhere = os.dup(STDERR), os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(nowhere, STDERR)
-        wp.init()
-    finally:
-        os.dup2(kept, STDERR)
-        os.close(kept)
-        os.close(nowhere)

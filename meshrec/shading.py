@@ -4,6 +4,8 @@
 # pyright: reportArgumentType=false
 # (annotations of a kernel are Warp's types, and its body is Warp's language)
 
+import math
+from collections.abc import Sequence
 from typing import no_type_check
 
 import torch
@@ -12,7 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from meshrec.rasterize import BACKGROUND, Fragments, flat, intrinsics_of, launch, points, scalars
+from meshrec.rasterize import BACKGROUND, Fragments, covered, intrinsics_of, launch, points, rows, scalars, triangles
 from meshrec.types import Camera
 
 wp.set_module_options({"enable_backward": False})
@@ -62,6 +64,7 @@ def _shade_kernel(
     colors: wp.array2d(dtype=wp.vec3),
     faces: wp.array2d(dtype=wp.int32),
     intrinsics: wp.array(dtype=wp.vec3),
+    covered: wp.array(dtype=wp.int64),
     face_in: wp.array2d(dtype=wp.int32),
     barycentric: wp.array2d(dtype=wp.vec3),
     width: int,
@@ -69,10 +72,10 @@ def _shade_kernel(
     out: wp.array2d(dtype=wp.vec4),
 ):
     """Light every covered fine pixel, and add its share to its coarse pixel."""
-    body, pixel = wp.tid()
+    spot = covered[wp.tid()]
+    body = wp.int32(spot / wp.int64(face_in.shape[1]))
+    pixel = wp.int32(spot % wp.int64(face_in.shape[1]))
     face = face_in[body, pixel]
-    if face < 0:
-        return
     y = pixel / width
     x = pixel - y * width
     weight = barycentric[body, pixel]
@@ -94,15 +97,17 @@ def _shade_kernel(
 def _interpolate_kernel(
     attributes: wp.array3d(dtype=wp.float32),
     faces: wp.array2d(dtype=wp.int32),
+    covered: wp.array(dtype=wp.int64),
     face_in: wp.array2d(dtype=wp.int32),
     barycentric: wp.array2d(dtype=wp.vec3),
     channels: int,
     out: wp.array3d(dtype=wp.float32),
 ):
-    body, pixel = wp.tid()
+    """Write the weighted mean of the three corners' attributes to every covered pixel."""
+    spot = covered[wp.tid()]
+    body = wp.int32(spot / wp.int64(face_in.shape[1]))
+    pixel = wp.int32(spot % wp.int64(face_in.shape[1]))
     face = face_in[body, pixel]
-    if face < 0:
-        return
     weight = barycentric[body, pixel]
     i = faces[face, 0]
     j = faces[face, 1]
@@ -120,6 +125,7 @@ def _interpolate_kernel(
 def _normal_kernel(
     vertices: wp.array2d(dtype=wp.vec3), faces: wp.array2d(dtype=wp.int32), out: wp.array2d(dtype=wp.vec3)
 ):
+    """Add a face's normal, as long as twice its area, to each of its corners."""
     body, face = wp.tid()
     i = faces[face, 0]
     j = faces[face, 1]
@@ -132,25 +138,31 @@ def _normal_kernel(
 
 
 def interpolate(
-    attributes: Float[Tensor, "*batch V C"], faces: Int[Tensor, "F 3"], fragments: Fragments
+    attributes: Float[Tensor, "*attributes V C"], faces: Int[Tensor, "F 3"], fragments: Fragments
 ) -> Float[Tensor, "*batch H W C"]:
-    """Any quantity of the vertices at the pixels, perspective-correct; 0 where nothing is seen."""
-    batch, values, triangles = flat(attributes, faces)
+    """Any quantity of the vertices at the pixels, perspective-correct; 0 where nothing is seen.
+
+    Attributes of one body serve a batch of fragments, and fragments of one picture a batch of attributes.
+    """
+    *pictures, height, width = fragments.face.shape
+    batch = _common_batch(attributes.shape[:-2], pictures)
+    attributes = attributes.to(fragments.face.device).expand(*batch, -1, -1)
+    values, corners = rows(attributes), triangles(faces, attributes)
     bodies, _, channels = values.shape
-    *_, height, width = fragments.face.shape
     out = values.new_zeros(bodies, height * width, channels)
-    inputs = [scalars(values), scalars(triangles), *_seen(fragments, bodies), channels, scalars(out)]
-    launch(_interpolate_kernel, (bodies, height * width), inputs, values)
+    spots, seen = _seen(fragments, batch, len(corners))
+    inputs = [scalars(values), scalars(corners), *seen, channels, scalars(out)]
+    launch(_interpolate_kernel, (spots,), inputs, values)
     return out.view(*batch, height, width, channels)
 
 
 def vertex_normals(vertices_m: Float[Tensor, "*batch V 3"], faces: Int[Tensor, "F 3"]) -> Float[Tensor, "*batch V 3"]:
     """Outward unit normals of the vertices: the sum of the normals of their faces, weighted by area."""
-    batch, vertices, triangles = flat(vertices_m, faces)
+    vertices, corners = rows(vertices_m), triangles(faces, vertices_m)
     sums = torch.zeros_like(vertices)
-    inputs = [points(vertices), scalars(triangles), points(sums)]
-    launch(_normal_kernel, (len(vertices), len(triangles)), inputs, vertices)
-    return normalize(sums, dim=-1, eps=1e-20).view(*batch, -1, 3)
+    inputs = [points(vertices), scalars(corners), points(sums)]
+    launch(_normal_kernel, (len(vertices), len(corners)), inputs, vertices)
+    return normalize(sums, dim=-1, eps=1e-20).view(vertices_m.shape)
 
 
 def normals(
@@ -166,19 +178,19 @@ def vertex_labels(
     """The label of the vertex that weighs most at each pixel; -1 where nothing is seen."""
     corner = fragments.barycentric.argmax(-1)
     seen = fragments.face != BACKGROUND
-    vertex = faces[fragments.face.clamp(min=0).long(), corner]
-    return torch.where(seen, labels[vertex.long()], BACKGROUND)
+    vertex = faces.to(corner.device)[fragments.face.clamp(min=0).long(), corner]
+    return torch.where(seen, labels.to(corner.device)[vertex.long()], BACKGROUND)
 
 
 def face_labels(fragments: Fragments, labels: Int[Tensor, "F"]) -> Int[Tensor, "*batch H W"]:
     """The label of the face at each pixel; -1 where nothing is seen."""
     seen = fragments.face != BACKGROUND
-    return torch.where(seen, labels[fragments.face.clamp(min=0).long()], BACKGROUND)
+    return torch.where(seen, labels.to(seen.device)[fragments.face.clamp(min=0).long()], BACKGROUND)
 
 
 def shade(
     fragments: Fragments,
-    vertices_m: Float[Tensor, "*batch V 3"],
+    vertices_m: Float[Tensor, "*bodies V 3"],
     faces: Int[Tensor, "F 3"],
     camera: Camera,
     vertex_colors: Float[Tensor, "*colors V 3"],
@@ -189,21 +201,38 @@ def shade(
     Fragments and camera are those of the fine image, whose squares of `samples` x `samples` pixels are averaged.
     Each fine pixel is lit by its own smooth normal.
     """
-    *batch, height, width = fragments.face.shape
+    *pictures, height, width = fragments.face.shape
     if height % samples or width % samples:
         raise ValueError(f"an image of {width} x {height} pixels does not split into squares of {samples}")
-    _, normal, triangles = flat(vertex_normals(vertices_m, faces), faces)
-    _, color, _ = flat(vertex_colors.to(normal.device).expand_as(vertices_m), faces)
+    batch = _common_batch(vertices_m.shape[:-2], pictures)
+    vertices_m = vertices_m.to(fragments.face.device).expand(*batch, -1, -1)
+    normal, corners = rows(vertex_normals(vertices_m, faces)), triangles(faces, vertices_m)
+    color = rows(vertex_colors.to(normal.device).expand_as(vertices_m))
     bodies, pixels = len(normal), height * width
     out = normal.new_zeros(bodies, pixels // samples**2, 4)
-    intrinsics = points(intrinsics_of(camera, torch.Size(batch), normal))
-    mesh = [points(normal), points(color), scalars(triangles), intrinsics, *_seen(fragments, bodies)]
-    launch(
-        _shade_kernel, (bodies, pixels), [*mesh, width, samples, wp.from_torch(out, wp.vec4, return_ctype=True)], normal
-    )
+    intrinsics = points(intrinsics_of(camera, batch, normal))
+    spots, seen = _seen(fragments, batch, len(corners))
+    mesh = [points(normal), points(color), scalars(corners), intrinsics, *seen]
+    outputs = [width, samples, wp.from_torch(out, wp.vec4, return_ctype=True)]
+    launch(_shade_kernel, (spots,), [*mesh, *outputs], normal)
     return out.view(*batch, height // samples, width // samples, 4)
 
 
-def _seen(fragments: Fragments, bodies: int) -> list[object]:
-    """Faces and barycentrics as the kernels read them: (B, pixels)."""
-    return [scalars(fragments.face.reshape(bodies, -1)), points(fragments.barycentric.reshape(bodies, -1, 3))]
+def _common_batch(values: Sequence[int], pictures: Sequence[int]) -> torch.Size:
+    """The batch axes over which both are spread."""
+    try:
+        return torch.broadcast_shapes(tuple(values), tuple(pictures))
+    except RuntimeError as error:
+        raise ValueError(f"values of {tuple(values)} bodies do not fit fragments of {tuple(pictures)}") from error
+
+
+def _seen(fragments: Fragments, batch: torch.Size, faces: int) -> tuple[int, list[object]]:
+    """How many pixels are covered; and which, their faces and barycentrics as the kernels read them: (B, pixels)."""
+    face, barycentric = fragments.face, fragments.barycentric
+    if face.numel() and (high := int(face.max())) >= faces:
+        raise ValueError(f"the fragments name face {high}, the mesh has {faces}")
+    image, bodies = face.shape[-2:], math.prod(batch)
+    faces_seen = face.expand(*batch, *image).reshape(bodies, -1).contiguous()
+    weights = barycentric.expand(*batch, *image, 3).reshape(bodies, -1, 3).contiguous()
+    spots = covered(faces_seen != BACKGROUND)
+    return len(spots), [scalars(spots), scalars(faces_seen), points(weights)]

@@ -107,7 +107,7 @@ class PosePrior(nn.Module):
         buffers = dict(density.named_buffers()) | dict(self.named_buffers(recurse=False))
         packed = {name: _packed(value) if name in _TRIANGULAR else value for name, value in buffers.items()}
         arrays = {name: value.detach().cpu().numpy() for name, value in packed.items()}
-        np.savez(path, kind=np.array(type(density).__name__.lower()), **arrays)
+        np.savez(path, kind=np.array(type(density).__name__.lower()), **arrays)  # type: ignore[arg-type]
 
 
 def centred_log(

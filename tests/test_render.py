@@ -304,6 +304,54 @@ def test_callers_mistakes_are_named(photo):
         render.overlay(photo, [vertices * torch.nan], faces, wide_camera())
 
 
+@pytest.mark.parametrize("index", [-1, 162, 2**31])
+def test_faces_that_name_no_vertex_are_named(index):
+    vertices, faces = ball()
+    broken, fragments = faces.clone(), rasterize(vertices, faces, wide_camera())
+    broken[7, 1] = index
+    for draw in (
+        lambda: rasterize(vertices, broken, wide_camera()),
+        lambda: shading.vertex_normals(vertices, broken),
+        lambda: shading.interpolate(vertices, broken, fragments),
+        lambda: shading.shade(fragments, vertices, broken, wide_camera(), torch.zeros_like(vertices)),
+    ):
+        with pytest.raises(ValueError, match=f"name vertices .*{index}.* mesh has 162"):
+            draw()
+    assert (rasterize(vertices, faces[:0], wide_camera()).face == BACKGROUND).all()
+
+
+def test_fragments_of_another_mesh_are_refused():
+    vertices, faces = ball()
+    fragments = rasterize(vertices, faces, wide_camera())
+    for draw in (
+        lambda: shading.interpolate(vertices, faces[:9], fragments),
+        lambda: shading.shade(fragments, vertices, faces[:9], wide_camera(), torch.zeros_like(vertices)),
+    ):
+        with pytest.raises(ValueError, match=r"fragments name face .* mesh has 9"):
+            draw()
+
+
+def test_attributes_are_spread_over_the_fragments_batch():
+    vertices, faces = ball()
+    bodies = torch.stack([vertices, vertices + torch.tensor([0.2, 0.1, 0.3])])
+    camera, attributes = wide_camera(), torch.rand(len(vertices), 4, generator=torch.Generator().manual_seed(2))
+    fragments = rasterize(bodies, faces, camera)
+    both = shading.interpolate(attributes, faces, fragments)
+    assert both.shape == (2, 45, 70, 4)
+    for index in range(2):
+        assert torch.equal(both[index], shading.interpolate(attributes, faces, fragments[index]))
+        assert torch.equal(
+            shading.interpolate(bodies, faces, fragments[0])[index],
+            shading.interpolate(bodies[index], faces, fragments[0]),
+        )
+    for draw in (
+        lambda: shading.interpolate(attributes.expand(3, -1, -1), faces, fragments),
+        lambda: shading.shade(fragments, vertices.expand(3, -1, -1), faces, camera, vertices),
+    ):
+        with pytest.raises(ValueError, match=r"\(3,\) .* fragments of \(2,\)"):
+            draw()
+
+
 def test_a_turn_is_about_the_vertical_through_the_middle():
     vertices, _ = bent_ball()
     middle = (vertices.amin(0) + vertices.amax(0)) / 2
@@ -343,3 +391,13 @@ def test_cuda_sees_what_the_processor_sees():
     there = rasterize(vertices.cuda(), faces.cuda(), wide_camera())
     assert torch.equal(there.face.cpu(), here.face)
     torch.testing.assert_close(there.depth_m.cpu(), here.depth_m)
+    labels, colors = torch.arange(len(vertices)), torch.rand(len(vertices), 3)
+    for see in (
+        lambda fragments: shading.vertex_labels(fragments, faces, labels),
+        lambda fragments: shading.face_labels(fragments, torch.arange(len(faces))),
+        lambda fragments: shading.interpolate(vertices, faces, fragments),
+        lambda fragments: shading.normals(fragments, vertices, faces),
+        lambda fragments: shading.shade(fragments, vertices, faces, wide_camera(), colors),
+    ):
+        assert see(there).is_cuda
+        torch.testing.assert_close(see(there).cpu(), see(here), atol=1e-4, rtol=0)

@@ -3,7 +3,8 @@
     python tools/fit_priors.py CAPTURE.npz IDLE.npz --shares 0.95 0.05 -o meshrec/weights
 
 A capture file holds `poses (N, 24, 3)` (axis-angle, SMPL joint order, the pelvis first), `valid (N,)`, and for each
-clip, one after the other, `clip_len` and `clip_subject`. Excluded subjects are never fitted: they are what is measured on.
+clip, one after the other, `clip_len` and `clip_subject`. Excluded subjects are never fitted: they are what is measured
+on.
 """
 
 import hashlib

@@ -4,7 +4,8 @@ Every person starts from four directions, turned in the image as the torso is; t
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 import roma
@@ -26,6 +27,9 @@ from priors.pose import PosePrior
 
 FEWEST_JOINTS = 2
 """With fewer joints no translation can be found."""
+
+PEOPLE_FOR_THREADS = 32
+"""From so many people on, several threads solve faster than one."""
 
 LEAST_NOISE_PX = 0.5
 """No detector is better than this."""
@@ -82,7 +86,8 @@ class FitBranch:
         sighting = self._sight(keypoints, camera, skeleton)
         objective = Objective(self.model, self.prior, skeleton, sighting.observations, self.config.objective)
         starts, solvable = self._starts(sighting.observations, camera, skeleton)
-        best, start = self._race(objective, starts)
+        with _threads_for(len(solvable)):
+            best, start = self._race(objective, starts)
         report = FitReport(
             terms=best.terms,
             reprojection_px=masked_median(objective.reprojection_px(best.params), sighting.sure),
@@ -210,6 +215,17 @@ class Sighting:
 
     observations: Observations
     sure: Bool[Tensor, "N K"]
+
+
+@contextmanager
+def _threads_for(people: int) -> Iterator[None]:
+    """One thread for a few people: what they need is less than what handing it out to several costs."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1 if people < PEOPLE_FOR_THREADS else before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _ranked(cost: Float[Tensor, "M"]) -> Float[Tensor, "M"]:
