@@ -72,6 +72,8 @@ def render_rgba(
 
 def supersampled(camera: Camera, samples: int) -> Camera:
     """The same view in an image `samples` times as wide and as high."""
+    if samples == 1:
+        return camera
     return replace(
         camera,
         focal_px=camera.focal_px * samples,

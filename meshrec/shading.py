@@ -82,7 +82,8 @@ def _shade_kernel(
     i = faces[face, 0]
     j = faces[face, 1]
     k = faces[face, 2]
-    normal = normals[body, i] * weight[0] + normals[body, j] * weight[1] + normals[body, k] * weight[2]
+    normal = wp.normalize(normals[body, i]) * weight[0]
+    normal = normal + wp.normalize(normals[body, j]) * weight[1] + wp.normalize(normals[body, k]) * weight[2]
     color = colors[body, i] * weight[0] + colors[body, j] * weight[1] + colors[body, k] * weight[2]
     camera = intrinsics[body]
     ray = wp.vec3(float(x) + 0.5 - camera[1], float(y) + 0.5 - camera[2], camera[0])
@@ -158,11 +159,15 @@ def interpolate(
 
 def vertex_normals(vertices_m: Float[Tensor, "*batch V 3"], faces: Int[Tensor, "F 3"]) -> Float[Tensor, "*batch V 3"]:
     """Outward unit normals of the vertices: the sum of the normals of their faces, weighted by area."""
-    vertices, corners = rows(vertices_m), triangles(faces, vertices_m)
-    sums = torch.zeros_like(vertices)
-    inputs = [points(vertices), scalars(corners), points(sums)]
-    launch(_normal_kernel, (len(vertices), len(corners)), inputs, vertices)
+    sums = _normal_sums(rows(vertices_m), triangles(faces, vertices_m))
     return normalize(sums, dim=-1, eps=1e-20).view(vertices_m.shape)
+
+
+def _normal_sums(vertices: Float[Tensor, "B V 3"], corners: Int[Tensor, "F 3"]) -> Float[Tensor, "B V 3"]:
+    """The normals of the vertices, each as long as twice the area of its faces."""
+    sums = torch.zeros_like(vertices)
+    launch(_normal_kernel, (len(vertices), len(corners)), [points(vertices), scalars(corners), points(sums)], vertices)
+    return sums
 
 
 def normals(
@@ -206,7 +211,8 @@ def shade(
         raise ValueError(f"an image of {width} x {height} pixels does not split into squares of {samples}")
     batch = _common_batch(vertices_m.shape[:-2], pictures)
     vertices_m = vertices_m.to(fragments.face.device).expand(*batch, -1, -1)
-    normal, corners = rows(vertex_normals(vertices_m, faces)), triangles(faces, vertices_m)
+    corners = triangles(faces, vertices_m)
+    normal = _normal_sums(rows(vertices_m), corners)
     color = rows(vertex_colors.to(normal.device).expand_as(vertices_m))
     bodies, pixels = len(normal), height * width
     out = normal.new_zeros(bodies, pixels // samples**2, 4)
