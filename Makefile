@@ -9,8 +9,8 @@ setup: .venv/ready
 
 .venv/ready: pyproject.toml
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --upgrade pip
-	$(BIN)/pip install --quiet --editable ".[detect,dev]"
+	$(BIN)/pip install -qq --upgrade pip
+	$(BIN)/pip install -qq --editable ".[detect,dev]"
 	@touch $@
 
 demo: setup
