@@ -37,15 +37,22 @@ class Kinematics:
 
 
 def pose_tree(rotations: Float[Tensor, "*batch 24 3 3"], rest_m: Float[Tensor, "*batch 24 3"]) -> Kinematics:
-    """Joint frames along the tree, one level of it at a time: `G_child = G_parent [R | bone]`."""
+    """Joint frames along the tree, one level of it at a time: `G_child = G_parent [R | bone]`.
+
+    The bodies run along the last axis meanwhile, where the processor's vectors lie.
+    """
     bones = torch.cat([rest_m[..., :1, :], rest_m[..., 1:, :] - rest_m[..., SMPL24.parents[1:], :]], dim=-2)
-    local = torch.cat([rotations, bones[..., None]], dim=-1)
-    levels = [local[..., :1, :, :]]
+    local = torch.cat([rotations, bones[..., None]], dim=-1).reshape(-1, len(SMPL24), 3, 4)
+    local = local.permute(2, 3, 1, 0).contiguous()
+    levels = [local[:, :, :1]]
     for start, stop, parents in _LEVELS:
-        parent = levels[-1][..., parents, :, :]
-        child = parent[..., :3] @ local[..., start:stop, :, :]
-        levels.append(torch.cat([child[..., :3], child[..., 3:] + parent[..., 3:]], dim=-1))
-    return Kinematics(torch.cat(levels, dim=-3), rest_m)
+        parent = levels[-1][:, :, parents]
+        x, y, z = local[:, :, start:stop]
+        child = torch.addcmul(torch.addcmul(parent[:, 0, None] * x, parent[:, 1, None], y), parent[:, 2, None], z)
+        child[:, 3] += parent[:, 3]
+        levels.append(child)
+    transforms = torch.cat(levels, dim=2).permute(3, 2, 0, 1)
+    return Kinematics(transforms.reshape(*rotations.shape[:-3], len(SMPL24), 3, 4), rest_m)
 
 
 def pose_features(rotations: Float[Tensor, "*batch 24 3 3"]) -> Float[Tensor, "*batch 207"]:

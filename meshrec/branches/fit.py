@@ -81,7 +81,7 @@ class FitBranch:
         Joints whose place is not finite count as not seen.
         """
         like = self.model.template
-        keypoints, camera = keypoints.to(like.device, like.dtype), camera.to(like.device, like.dtype)
+        keypoints, camera = only_finite(keypoints.to(like.device, like.dtype)), camera.to(like.device, like.dtype)
         skeleton = closest_skeleton(self.model, keypoints.skeleton)
         sighting = self._sight(keypoints, camera, skeleton)
         objective = Objective(self.model, self.prior, skeleton, sighting.observations, self.config.objective)
@@ -103,7 +103,7 @@ class FitBranch:
         """Keypoints in the skeleton of the body's regressor, their weights and their noise."""
         confidence = convert(keypoints.confidence[..., None], keypoints.skeleton, skeleton)[0][..., 0]
         xy_px = convert(keypoints.xy_px - camera.center_px[:, None], keypoints.skeleton, skeleton)[0]
-        seen = (confidence > 0) & xy_px.isfinite().all(dim=-1)
+        seen = confidence > 0
         sure = seen & (confidence >= self.config.min_confidence)
         sure = torch.where(sure.sum(dim=-1, keepdim=True) >= FEWEST_JOINTS, sure, seen)
         weight = torch.where(seen, confidence.clamp_min(self.config.least_weight), 0.0)
@@ -160,14 +160,10 @@ class FitBranch:
 
         An unseen torso is taken for upright.
         """
-        middle = {}
-        for part in ("shoulder", "hip"):
-            pair = skeleton.indices(f"left_{part}", f"right_{part}")
-            weight = observations.weight[:, pair, None]
-            middle[part] = (weight * observations.xy_px[:, pair]).sum(1) / weight.sum(1).clamp_min(1e-6)
-            middle[part + "_seen"] = (weight > 0).any(dim=1)[:, 0]
-        up = middle["shoulder"] - middle["hip"]
-        up = torch.where((middle["shoulder_seen"] & middle["hip_seen"])[:, None], up, up.new_tensor([0.0, -1.0]))
+        shoulders, shoulders_seen = _middle(observations, skeleton.indices("left_shoulder", "right_shoulder"))
+        hips, hips_seen = _middle(observations, skeleton.indices("left_hip", "right_hip"))
+        vertical = shoulders.new_tensor([0.0, -1.0])
+        up = torch.where((shoulders_seen & hips_seen)[:, None], shoulders - hips, vertical)
         lean_rad = torch.atan2(up[:, 0], -up[:, 1])
         roll = roma.rotvec_to_rotmat(lean_rad[:, None] * up.new_tensor([0.0, 0.0, 1.0]))
         return roll @ camera_from_body_axes().to(roll)
@@ -195,13 +191,14 @@ class FitBranch:
 
     def _estimate(self, keypoints: Keypoints, camera: Camera, params: BodyParams, report: FitReport) -> Estimate:
         joints17 = self.model.regressed(params, H36M17)
+        pelvis = joints17[:, H36M17.index("pelvis")]
         confidence = visibility(keypoints.confidence, keypoints.skeleton, H36M17)
         return Estimate(
             branch=self.name,
-            joints17_m=joints17 - joints17[:, :1],
+            joints17_m=joints17 - pelvis[:, None],
             confidence=confidence,
             seen=confidence >= self.config.min_confidence,
-            root_m=joints17[:, 0],
+            root_m=pelvis,
             params=params,
             body=self.model(params),
             camera=camera,
@@ -226,6 +223,19 @@ def _threads_for(people: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def only_finite(keypoints: Keypoints) -> Keypoints:
+    """Confidence 0 for the keypoints whose place is not finite."""
+    finite = keypoints.xy_px.isfinite().all(dim=-1)
+    return replace(keypoints, confidence=torch.where(finite, keypoints.confidence, 0.0))
+
+
+def _middle(observations: Observations, joints: list[int]) -> tuple[Float[Tensor, "N 2"], Bool[Tensor, "N"]]:
+    """The weighted mean of some joints, and whether any of them was seen."""
+    weight = observations.weight[:, joints, None]
+    mean = (weight * observations.xy_px[:, joints]).sum(dim=1) / weight.sum(dim=1).clamp_min(1e-6)
+    return mean, (weight > 0).any(dim=1)[:, 0]
 
 
 def _ranked(cost: Float[Tensor, "M"]) -> Float[Tensor, "M"]:
