@@ -16,9 +16,9 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from meshrec.errors import MeshrecError
-from meshrec.files import quiet_stderr
 from meshrec.keypoints import agreement, box_of, enough_seen, only_inside
 from meshrec.photo import Photo
+from meshrec.silence import quiet_stderr
 from meshrec.skeletons import MEDIAPIPE33
 from meshrec.types import Keypoints, Person
 

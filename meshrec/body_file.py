@@ -11,8 +11,8 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float, Int, Int64
 
+from meshrec.arrays import array_names, read_arrays
 from meshrec.errors import MeshrecError
-from meshrec.files import array_names, read_arrays
 from meshrec.joint_regressors import REGRESSED, compose, read_regressor, wrong_row_sum
 from meshrec.skeletons import COCO17, H36M17, SMPL24
 from meshrec.smpl_pickle import read_smpl_pickle

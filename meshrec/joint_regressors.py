@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
+from meshrec.arrays import read_array
 from meshrec.errors import MeshrecError
-from meshrec.files import read_array
 from meshrec.skeletons import COCO17, H36M17, MEDIAPIPE33, SMPL24, Skeleton
 from meshrec.surface_points import SURFACE_POINTS
 

@@ -18,8 +18,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from meshrec.arrays import read_arrays
 from meshrec.errors import MeshrecError
-from meshrec.files import read_arrays
 from meshrec.photo import Photo, entries_of, look_at
 from meshrec.skeletons import COCO17, OPENPOSE25, SKELETONS, Skeleton
 from meshrec.types import Keypoints

@@ -11,10 +11,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from meshrec.arrays import array_names, read_arrays
 from meshrec.body import BodyModel, load_body_model
 from meshrec.camera import camera_from_body_axes
 from meshrec.errors import MeshrecError
-from meshrec.files import array_names, read_arrays
 from meshrec.skeletons import SMPL24
 from meshrec.types import BodyParams
 

@@ -24,7 +24,7 @@ import warp as wp
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from meshrec.files import quiet_stderr
+from meshrec.silence import quiet_stderr
 from meshrec.types import Batched, Camera
 
 NEAR_M = 0.05

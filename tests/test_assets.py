@@ -287,7 +287,7 @@ def test_truncated_and_foreign_files_get_a_sentence(tmp_path: Path) -> None:
 
 
 def test_a_bomb_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("meshrec.files.MAX_BYTES", 1000)
+    monkeypatch.setattr("meshrec.arrays.MAX_BYTES", 1000)
     with pytest.raises(MeshrecError, match="unpacks to"):
         load_body_file(_npz(tmp_path / "bomb.npz", _small()))
 

@@ -13,6 +13,8 @@ ROOT = Path(__file__).parent.parent
 LAYERS = (
     ("errors",),
     ("files",),
+    ("arrays",),
+    ("silence",),
     ("config",),
     ("skeletons",),
     ("surface_points",),

@@ -24,8 +24,9 @@ from jaxtyping import Float
 from torch import Tensor
 from tyro.conf import OmitArgPrefixes, Positional
 
+from meshrec.arrays import read_arrays
 from meshrec.errors import MeshrecError
-from meshrec.files import read_arrays, write_text, write_whole
+from meshrec.files import write_text, write_whole
 from meshrec.skeletons import SMPL24
 from priors.gaussian import Gaussian, covariance_of, fit_gaussian, whitening_of
 from priors.mixture import Mixture, fit_mixture
