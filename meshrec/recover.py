@@ -233,7 +233,8 @@ def _tell(outcomes: list[Outcome], problems: Sequence[str], output: Path, consol
             few = f"{outcome.photo}: too little is seen of {outcome.record['left_out']} more to place a body"
             console.print(f"[yellow]{escape(few)}[/yellow]", soft_wrap=True)
     done = sum(outcome.record is not None for outcome in outcomes)
-    console.print(f"{done} of {len(outcomes)} photographs recovered; results are in {escape(str(output))}")
+    where = f"; results are in {output}" if done else ""
+    console.print(escape(f"{done} of {len(outcomes)} photographs recovered{where}"), soft_wrap=True)
 
 
 def _row(outcome: Outcome, index: int, person: dict) -> list[str]:
