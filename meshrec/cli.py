@@ -49,7 +49,7 @@ def run_verb(verb: str, arguments: list[str]) -> int:
     module, function = VERBS[verb][0].split(":")
     command = getattr(importlib.import_module(module), function)
     try:
-        return tyro.cli(command, prog=f"meshrec {verb}", args=arguments)
+        return tyro.cli(command, prog=f"meshrec {verb}", args=arguments, config=(tyro.conf.FlagCreatePairsOff,))
     except MeshrecError as error:
         sys.stderr.write(f"meshrec {verb}: {error}\n")
         return 1

@@ -131,7 +131,7 @@ def texture_of(model: BodyModel) -> Texture | None:
 
 
 def command(
-    inputs: tyro.conf.Positional[tuple[Path, ...]],
+    inputs: tyro.conf.Positional[Annotated[tuple[Path, ...], tyro.conf.arg(metavar="FILE...")]],
     format: Annotated[MeshFormat, tyro.conf.arg(aliases=["-f"])] = "obj",
     output: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None,
     body: str | None = None,

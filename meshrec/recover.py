@@ -166,7 +166,7 @@ def recover_all(recoverer: Recoverer, photos: Sequence[Path], output: Path, cons
 
 
 def command(
-    photos: tyro.conf.Positional[tuple[str, ...]],
+    photos: tyro.conf.Positional[Annotated[tuple[str, ...], tyro.conf.arg(metavar="PHOTO...")]],
     /,
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"])] = Path("out"),
     branch: str = "fit",
