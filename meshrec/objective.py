@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from meshrec.body import BodyModel
-from meshrec.kinematics import Kinematics, pose_features
+from meshrec.kinematics import pose_features
 from meshrec.skeletons import SMPL24, Skeleton
 from meshrec.types import Batched, BodyParams, FitTerms
 from priors.prior import Prior
@@ -90,15 +90,22 @@ class Objective:
 
     def terms(self, params: BodyParams) -> FitTerms:
         """Every term; infinite where a seen joint comes too near to the camera or behind it."""
-        tree = self.model.kinematics(params)
-        joints = self._joints(tree, params)
-        energy = torch.zeros_like(params.transl_m[:, 0]) if self.prior is None else self.prior.energy(params.pose)
-        return self._terms(joints, energy, params)
+        joints = self.model.regressed(params, self.skeleton)
+        behind = ((joints[..., 2] < NEAREST_M) & (self.observations.weight > 0)).any(dim=-1)
+        keypoints = self._keypoints(joints).energy
+        nothing = torch.zeros_like(keypoints)
+        energy = nothing if self.prior is None else self.prior.energy(params.pose)
+        return FitTerms(
+            keypoints=torch.where(behind, torch.inf, keypoints),
+            landmarks=self._landmarks(joints).energy if self._uses_landmarks else nothing,
+            prior=self.config.prior_weight * energy,
+            shape=self.config.shape_weight * params.betas.square().sum(dim=-1) / 2,
+        )
 
     def reprojection_px(self, params: BodyParams) -> Float[Tensor, "N K"]:
         """Distances of projected and seen keypoints; they mean nothing where nothing was seen."""
         seen = self.observations
-        joints = self._joints(self.model.kinematics(params), params)
+        joints = self.model.regressed(params, self.skeleton)
         xy_px = seen.focal_px[:, None, None] * joints[..., :2] / joints[..., 2:].clamp_min(NEAREST_M)
         return (xy_px - seen.xy_px).norm(dim=-1)
 
@@ -123,21 +130,6 @@ class Objective:
         gradient = (jacobian.mT @ residual[..., None])[..., 0]
         hessian = jacobian.mT @ jacobian
         return self._add_priors(gradient, hessian, params)
-
-    def _joints(self, tree: Kinematics, params: BodyParams) -> Float[Tensor, "N K 3"]:
-        joints = self.regressor(tree, self.model.pad_betas(params.betas), pose_features(params.rotations))
-        return joints + self.regressor.total[:, None] * params.transl_m[:, None]
-
-    def _terms(self, joints: Float[Tensor, "N K 3"], energy: Float[Tensor, "N"], params: BodyParams) -> FitTerms:
-        behind = ((joints[..., 2] < NEAREST_M) & (self.observations.weight > 0)).any(dim=-1)
-        keypoints = self._keypoints(joints).energy
-        landmarks = self._landmarks(joints).energy if self._uses_landmarks else torch.zeros_like(keypoints)
-        return FitTerms(
-            keypoints=torch.where(behind, torch.inf, keypoints),
-            landmarks=landmarks,
-            prior=self.config.prior_weight * energy,
-            shape=self.config.shape_weight * params.betas.square().sum(dim=-1) / 2,
-        )
 
     def _keypoints(self, joints: Float[Tensor, "N K 3"]) -> Evidence:
         """Projected minus seen, in units of keypoint noise."""
