@@ -1,6 +1,6 @@
 """Finds, checks and imports bodies and prior weights: the user's, then those that ship.
 
-The user's lie in the data directory: `bodies/NAME.npz` (or `.pkl`) and `weights/prior_NAME.npz`.
+The user's lie in the data directory: `bodies/NAME.npz` (or `.pkl`) and `weights/prior_NAME.safetensors`.
 """
 
 import json
@@ -68,7 +68,7 @@ class _Room:
 
 
 BODIES = _Room("body", "bodies", "", (".npz", ".pkl"), "Add yours with `meshrec assets add FILE --name NAME`")
-PRIORS = _Room("prior", "weights", "prior_", (".npz",), "Fit one with tools/fit_priors.py")
+PRIORS = _Room("prior", "weights", "prior_", (".safetensors",), "Make one with `meshrec train` and tools/fit_priors.py")
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ def load_body_file(name_or_path: str | Path = "neutral", companions: Mapping[str
 
 
 def find_prior(name_or_path: str | Path) -> Path:
-    """The weights of a pose prior: by name ("mixture") from the user's assets, else from those that ship; or a path."""
+    """The weights of a pose prior: by name ("flow") from the user's assets, else from those that ship; or a path."""
     return _find(PRIORS, name_or_path)
 
 

@@ -7,8 +7,14 @@ from difflib import get_close_matches
 VERBS = {
     "recover": ("meshrec.recover:command", "Photographs to bodies: a mesh, an overlay and a result.json per person"),
     "export": ("meshrec.export:command", "Results and pose files to OBJ, PLY or GLB meshes"),
+    "train": ("meshrec.train.command:command", "Train a pose prior on motion capture; stops and goes on at any time"),
+    "sample": ("meshrec.sample:command", "Bodies drawn from a pose prior, as a picture"),
+    "score": ("meshrec.score:command", "The least plausible frames of a pose file"),
     "assets": ("meshrec.assets:command", "List, check and add SMPL body files of your own"),
 }
+
+BY_FILE = {"train"}
+"""Verbs that read their own arguments: what they take depends on the file that they are given."""
 
 HELP = """usage: meshrec VERB [options]
 
@@ -49,6 +55,8 @@ def run_verb(verb: str, arguments: list[str]) -> int:
     module, function = VERBS[verb][0].split(":")
     command = getattr(importlib.import_module(module), function)
     try:
+        if verb in BY_FILE:
+            return command(arguments)
         return tyro.cli(command, prog=f"meshrec {verb}", args=arguments, config=(tyro.conf.FlagCreatePairsOff,))
     except MeshrecError as error:
         sys.stderr.write(f"meshrec {verb}: {error}\n")

@@ -1,19 +1,21 @@
-"""What a fit minimises: reprojection, 3D landmarks, the pose prior and the shape prior, with analytic derivatives.
+"""What a fit minimises: keypoints, 3D landmarks, body parts, pose prior and shape prior, with analytic derivatives.
 
-All terms are negative log-likelihoods up to constants: residuals in units of their noise, halved squares, Cauchy's
-robust kernel on what a detector says. Unknowns are the 24 rotations (right tangent, R <- R exp(delta)), betas, transl.
+All terms are negative log-likelihoods up to constants: residuals in units of their noise, halved squares, a robust
+kernel on what a detector says. Unknowns are the 24 rotations (right tangent, R <- R exp(delta)), betas, transl.
 """
 
 from dataclasses import dataclass, replace
 
 import roma
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from meshrec.body import BodyModel
-from meshrec.kinematics import pose_features
+from meshrec.kinematics import Kinematics, pose_features
+from meshrec.part_alignment import OUTLIER, PartEvidence, alignment_energy, alignment_pull
 from meshrec.skeletons import SMPL24, Skeleton
+from meshrec.skin_points import PosedPoints, SkinPoints
 from meshrec.types import Batched, BodyParams, FitTerms
 from priors.prior import Prior
 
@@ -48,8 +50,20 @@ class ObjectiveConfig:
     """Standard deviation of 3D landmarks along x, y and depth, metres."""
     landmark_scale_spread: float = 0.05
     """How far the landmarks' scale may be off: the detector does not know the person's height."""
+    part_outlier: float = OUTLIER
+    """The same of body parts, in units of the part masks' noise (Geman and McClure's kernel)."""
+    parts_weight: float = 1.0
+    """Each part that is seen counts as so many keypoints: its mean pixel as one, its mean point as one more."""
     prior_weight: float = 0.7
     shape_weight: float = 1.0
+
+
+@dataclass(frozen=True)
+class PartSight:
+    """What was seen of the parts of N people, and the points of the skin that are compared with it."""
+
+    evidence: PartEvidence
+    skin: SkinPoints
 
 
 @dataclass(frozen=True)
@@ -79,18 +93,22 @@ class Objective:
         skeleton: Skeleton,
         observations: Observations,
         config: ObjectiveConfig,
+        parts: PartSight | None = None,
     ) -> None:
         self.model, self.prior, self.skeleton = model, prior, skeleton
         self.regressor = model.regressor(skeleton)
-        self.observations, self.config = observations, config
+        self.observations, self.config, self.parts = observations, config, parts
 
-    def of(self, people: Tensor) -> "Objective":
+    def of(self, people: Int[Tensor, "M"]) -> "Objective":
         """The objective of some of the people."""
-        return Objective(self.model, self.prior, self.skeleton, self.observations[people], self.config)
+        parts = None if self.parts is None else replace(self.parts, evidence=self.parts.evidence.of(people))
+        return Objective(self.model, self.prior, self.skeleton, self.observations[people], self.config, parts)
 
     def terms(self, params: BodyParams) -> FitTerms:
         """Every term; infinite where a seen joint comes too near to the camera or behind it."""
-        joints = self.model.regressed(params, self.skeleton)
+        tree, features = self.model.kinematics(params), pose_features(params.rotations)
+        joints = self.regressor(tree, self.model.pad_betas(params.betas), features)
+        joints = joints + self.regressor.total[:, None] * params.transl_m[:, None]
         behind = ((joints[..., 2] < NEAREST_M) & (self.observations.weight > 0)).any(dim=-1)
         keypoints = self._keypoints(joints).energy
         nothing = torch.zeros_like(keypoints)
@@ -98,6 +116,7 @@ class Objective:
         return FitTerms(
             keypoints=torch.where(behind, torch.inf, keypoints),
             landmarks=self._landmarks(joints).energy if self._uses_landmarks else nothing,
+            parts=nothing if self.parts is None else self._part_energy(self.parts, tree, params, features),
             prior=self.config.prior_weight * energy,
             shape=self.config.shape_weight * params.betas.square().sum(dim=-1) / 2,
         )
@@ -111,11 +130,9 @@ class Objective:
 
     def quadratic(self, params: BodyParams) -> Quadratic:
         """Gradient and Gauss-Newton Hessian."""
-        tree = self.model.kinematics(params)
+        tree, features = self.model.kinematics(params), pose_features(params.rotations)
         betas = self.model.pad_betas(params.betas)
-        joints, levers, by_betas = self.regressor.with_jacobian(
-            tree, betas, pose_features(params.rotations), self.model.rest_directions
-        )
+        joints, levers, by_betas = self.regressor.with_jacobian(tree, betas, features, self.model.rest_directions)
         joints = joints + self.regressor.total[:, None] * params.transl_m[:, None]
         by_betas = by_betas[..., : params.betas.shape[-1]]
         rows = [_rows(self._keypoints(joints), levers, tree.world, by_betas, self.regressor.total)]
@@ -129,19 +146,40 @@ class Objective:
         jacobian = torch.cat([row[1] for row in rows], dim=1)
         gradient = (jacobian.mT @ residual[..., None])[..., 0]
         hessian = jacobian.mT @ jacobian
+        if self.parts is not None:
+            parts = self._part_quadratic(self.parts, tree, params, features)
+            gradient, hessian = gradient + parts.gradient, hessian + parts.hessian
         return self._add_priors(gradient, hessian, params)
 
     def _keypoints(self, joints: Float[Tensor, "N K 3"]) -> Evidence:
         """Projected minus seen, in units of keypoint noise."""
         seen = self.observations
-        scale = (seen.focal_px / seen.noise_px)[:, None]
-        depth = joints[..., 2].clamp_min(NEAREST_M)
-        x, y = joints[..., 0] / depth, joints[..., 1] / depth
-        residual = scale[..., None] * torch.stack([x, y], dim=-1) - seen.xy_px / seen.noise_px[:, None, None]
-        zero = torch.zeros_like(x)
-        by_joint = torch.stack([1 + zero, zero, -x, zero, 1 + zero, -y], dim=-1).unflatten(-1, (2, 3))
-        direction = (scale / depth)[..., None, None] * by_joint
+        xy, direction = _projected(joints, seen.focal_px / seen.noise_px)
+        residual = xy - seen.xy_px / seen.noise_px[:, None, None]
         return _robust(residual, direction, seen.weight, self.config.outlier)
+
+    def _part_energy(
+        self, parts: PartSight, tree: Kinematics, params: BodyParams, features: Float[Tensor, "N 207"]
+    ) -> Float[Tensor, "N"]:
+        """Body-part alignment at the points of the skin."""
+        posed = parts.skin.posed(tree, params.betas, features)
+        xy_px, _ = _projected_points(posed, params.transl_m, self.observations.focal_px)
+        facing = posed.facing(params.transl_m)
+        return self.config.parts_weight * alignment_energy(xy_px, facing, parts.evidence, self.config.part_outlier)
+
+    def _part_quadratic(
+        self, parts: PartSight, tree: Kinematics, params: BodyParams, features: Float[Tensor, "N 207"]
+    ) -> Quadratic:
+        """Its derivatives."""
+        posed, betas = parts.skin.posed(tree, params.betas, features), params.betas.shape[-1]
+        xy_px, direction = _projected_points(posed, params.transl_m, self.observations.focal_px)
+        facing = posed.facing(params.transl_m)
+        pull = alignment_pull(xy_px, facing, parts.evidence, self.config.part_outlier)
+        force = (pull.gradient[..., None, :] @ direction)[..., 0, :]
+        return Quadratic(
+            gradient=self.config.parts_weight * parts.skin.gradient(tree, posed, force, betas),
+            hessian=self.config.parts_weight * parts.skin.hessian(tree, posed, direction, pull.curvature, betas),
+        )
 
     def _landmarks(self, joints: Float[Tensor, "N K 3"]) -> Evidence:
         """Joints minus scaled landmarks, both about their means, at the most likely scale.
@@ -201,6 +239,26 @@ def retract(params: BodyParams, step: Float[Tensor, "N U"]) -> BodyParams:
     tangent, betas, transl_m = step.split([3 * len(SMPL24), params.betas.shape[-1], 3], dim=-1)
     turned = params.rotations @ roma.rotvec_to_rotmat(tangent.unflatten(-1, (-1, 3)))
     return BodyParams.from_rotations(turned, params.betas + betas, params.transl_m + transl_m)
+
+
+def _projected(
+    points_m: Float[Tensor, "N K 3"], scale: Float[Tensor, "N"]
+) -> tuple[Float[Tensor, "N K 2"], Float[Tensor, "N K 2 3"]]:
+    """Points in a picture with that focal length, about its principal point, and the derivatives by the points."""
+    depth = points_m[..., 2].clamp_min(NEAREST_M)
+    x, y = points_m[..., 0] / depth, points_m[..., 1] / depth
+    zero = torch.zeros_like(x)
+    by_point = torch.stack([1 + zero, zero, -x, zero, 1 + zero, -y], dim=-1).unflatten(-1, (2, 3))
+    return scale[:, None, None] * torch.stack([x, y], dim=-1), (scale[:, None] / depth)[..., None, None] * by_point
+
+
+def _projected_points(
+    posed: PosedPoints, transl_m: Float[Tensor, "N 3"], focal_px: Float[Tensor, "N"]
+) -> tuple[Float[Tensor, "N 24 n 2"], Float[Tensor, "N 24 n 2 3"]]:
+    """The same of the points of the skin."""
+    xy_px, direction = _projected(posed.points_m.flatten(1, 2) + transl_m[:, None], focal_px)
+    shape = posed.points_m.shape[1:3]
+    return xy_px.unflatten(1, shape), direction.unflatten(1, shape)
 
 
 def _robust(

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import roma
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from meshrec.arrays import array_names, read_arrays
@@ -61,9 +61,23 @@ class Poses:
     body: BodyName | None = None
     """The body that the file was made with, where it says so."""
 
+    @property
+    def finite(self) -> Bool[Tensor, "N"]:
+        """The bodies all of whose numbers are finite."""
+        numbers = (self.params.rotations.flatten(1), self.params.betas, self.params.transl_m)
+        return torch.cat(numbers, dim=1).isfinite().all(dim=1)
+
 
 def read_poses(path: Path) -> Poses:
     """The bodies of a `result.json`, or of an `.npz` of poses: AMASS's layout, or `poses`, `trans` and `betas`."""
+    poses = read_poses_with_gaps(path)
+    if not poses.finite.all():
+        raise MeshrecError(f"{path} has numbers that are not finite among its poses, betas or translations.")
+    return poses
+
+
+def read_poses_with_gaps(path: Path) -> Poses:
+    """The same, but bodies may have numbers that are not finite: `Poses.finite` tells which have none."""
     if path.suffix.lower() == ".json":
         return _read_result(path)
     if path.suffix.lower() == ".npz":
@@ -81,7 +95,7 @@ def _read_result(path: Path) -> Poses:
         raise MeshrecError(f"{path} is no JSON file: {error}. Recover the photograph again.") from error
     people = _field(path, result, "people", list)
     if not people:
-        raise MeshrecError(f"{path} has no people in it, so there is nothing to export.")
+        raise MeshrecError(f"{path} has no people in it, so there is nothing to do.")
     bodies = [_field(path, person, "smpl", dict) for person in people]
     params = _params(path, *(_stacked(path, bodies, name) for name in ("pose_axis_angle", "betas", "transl_m")))
     body = _field(path, result, "body", dict)
@@ -121,7 +135,7 @@ def _read_motion(path: Path) -> Poses:
     poses = fields["poses"] if fields["poses"].ndim > 1 else fields["poses"][None]
     poses = poses.reshape(len(poses), int(np.prod(poses.shape[1:])))
     if not len(poses):
-        raise MeshrecError(f"{path} has no frames in it, so there is nothing to export.")
+        raise MeshrecError(f"{path} has no frames in it, so there is nothing to do.")
     transl_m = np.atleast_2d(fields.get("trans", np.zeros((len(poses), 3))))
     betas = np.atleast_1d(fields.get("betas", np.zeros(1)))
     if betas.ndim == 1:
@@ -140,8 +154,6 @@ def _params(path: Path, poses: np.ndarray, betas: np.ndarray, transl_m: np.ndarr
         raise MeshrecError(f"{path} has {len(poses)} poses but translations of shape {transl_m.shape}.")
     if betas.ndim != 2 or len(betas) != len(poses):
         raise MeshrecError(f"{path} has {len(poses)} poses but betas of shape {betas.shape}.")
-    if not all(np.isfinite(array).all() for array in (poses, betas, transl_m)):
-        raise MeshrecError(f"{path} has numbers that are not finite among its poses, betas or translations.")
     joints = POSE_WIDTHS[poses.shape[1]]
     vectors = torch.zeros(len(poses), len(SMPL24), 3)
     vectors[:, :joints] = torch.tensor(poses[:, : 3 * joints]).view(-1, joints, 3).float()

@@ -26,6 +26,7 @@ from meshrec.export import write_mesh
 from meshrec.files import make_folder, whole_folder, write_text, write_whole
 from meshrec.keypoints import SEEN_CONFIDENCE
 from meshrec.photo import Photo, camera_of, find_photos, read_photo, write_png
+from meshrec.prior_files import DEFAULT_PRIOR
 from meshrec.render import overlay, side_view
 from meshrec.result import OUR_FILES, RESULT_FILE, person_files, result_arrays, result_record
 from meshrec.skeletons import SMPL24, visibility
@@ -171,7 +172,7 @@ def command(
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"])] = Path("out"),
     branch: str = "fit",
     body: str = "neutral",
-    prior: str = "mixture",
+    prior: str = DEFAULT_PRIOR,
     detector: Literal["mediapipe", "rcnn"] = "mediapipe",
     weights: Path | None = None,
     keypoints: Path | None = None,

@@ -144,6 +144,8 @@ class FitTerms(Batched):
     """Robust, confidence-weighted reprojection error, in squared units of keypoint noise."""
     landmarks: Float[Tensor, "*batch"]
     """The same of the 3D landmarks; 0 where they were not used."""
+    parts: Float[Tensor, "*batch"]
+    """Body-part alignment, times its weight; 0 where no part masks were given."""
     prior: Float[Tensor, "*batch"]
     """The pose prior's energy, times its weight."""
     shape: Float[Tensor, "*batch"]
@@ -152,7 +154,7 @@ class FitTerms(Batched):
     @property
     def total(self) -> Float[Tensor, "*batch"]:
         """The objective: the sum of its terms."""
-        return self.keypoints + self.landmarks + self.prior + self.shape
+        return self.keypoints + self.landmarks + self.parts + self.prior + self.shape
 
 
 @dataclass(frozen=True)

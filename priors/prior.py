@@ -62,6 +62,62 @@ class Prior(Protocol):
 
 
 @runtime_checkable
+class TrainedPrior(Prior, Protocol):
+    """A prior whose parameters are found by gradient descent."""
+
+    @property
+    def noise_size(self) -> int:
+        """How many standard-normal numbers a pose the loss consumes; none where it is 0."""
+        ...
+
+    def loss(
+        self, rotations: Float[Tensor, "*batch J 3 3"], noise: Float[Tensor, "*batch L"] | None = None
+    ) -> Float[Tensor, "*batch"]:
+        """What training minimises: nats a pose, a bound of -log p; `noise` is drawn afresh when it is None."""
+        ...
+
+
+@runtime_checkable
+class Chart(Protocol):
+    """Coordinates of J rotations in R^D, each joint's own d = D / J of them.
+
+    `lift` gives a point and a weight w with E[p(x) w] = p(R) over standard-normal noise, for every density p on R^D.
+    """
+
+    mean_rotations: Tensor
+
+    @property
+    def dimension(self) -> int:
+        """D."""
+        ...
+
+    @property
+    def noise_size(self) -> int:
+        """How many standard-normal numbers `lift` consumes: 0 where R^D has as many dimensions as SO(3)^J."""
+        ...
+
+    def points(self, rotations: Float[Tensor, "*batch J 3 3"]) -> Float[Tensor, "*batch D"]:
+        """The coordinates of the rotations."""
+        ...
+
+    def points_and_blocks(
+        self, rotations: Float[Tensor, "*batch J 3 3"]
+    ) -> tuple[Float[Tensor, "*batch D"], Float[Tensor, "*batch J d 3"]]:
+        """The coordinates, and each joint's derivative along the right tangent."""
+        ...
+
+    def rotations(self, points: Float[Tensor, "*batch D"]) -> Float[Tensor, "*batch J 3 3"]:
+        """The rotations of a point, of any point."""
+        ...
+
+    def lift(
+        self, rotations: Float[Tensor, "*batch J 3 3"], noise: Float[Tensor, "*batch L"]
+    ) -> tuple[Float[Tensor, "*batch D"], Float[Tensor, "*batch"]]:
+        """A point of the rotations, and log w."""
+        ...
+
+
+@runtime_checkable
 class Density(Protocol):
     """Probability on R^D; what the methods share with `Prior` means the same, with points for rotations."""
 
@@ -93,6 +149,14 @@ class Density(Protocol):
 def half_squared_norm(residual: Float[Tensor, "*batch E"]) -> Float[Tensor, "*batch"]:
     """The energy of a residual: 1/2 ||r||^2."""
     return residual.square().sum(dim=-1) / 2
+
+
+def share_above(energies: Float[Tensor, "*batch"], quantiles: Float[Tensor, "Q"]) -> Float[Tensor, "*batch"]:
+    """The share of a distribution above each energy, 0 to 1; its quantiles stand at the levels 0, 1/(Q-1), ..., 1."""
+    table = quantiles.to(energies)
+    right = torch.searchsorted(table, energies.detach()).clamp(1, len(table) - 1)
+    width = (table[right] - table[right - 1]).clamp_min(torch.finfo(table.dtype).tiny)
+    return 1 - (right - 1 + ((energies - table[right - 1]) / width).clamp(0, 1)) / (len(table) - 1)
 
 
 def standard_normal(

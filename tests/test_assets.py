@@ -452,11 +452,11 @@ def test_priors_are_found_by_name_and_by_path(data: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr("meshrec.assets.SHIPPED", tmp_path / "shipped")
     for folder in (data, tmp_path / "shipped"):
         (folder / "weights").mkdir(parents=True)
-    shipped = tmp_path / "shipped" / "weights" / "prior_mixture.npz"
+    shipped = tmp_path / "shipped" / "weights" / "prior_mixture.safetensors"
     shipped.touch()
     assert find_prior("mixture") == shipped
     assert find_prior(shipped) == find_prior(str(shipped)) == shipped
-    mine = data / "weights" / "prior_mixture.npz"
+    mine = data / "weights" / "prior_mixture.safetensors"
     mine.touch()
     assert find_prior("mixture") == mine
     with pytest.raises(

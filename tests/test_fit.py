@@ -8,7 +8,7 @@ import pytest
 import roma
 import torch
 
-from meshrec.assets import find_prior, load_body_file
+from meshrec.assets import load_body_file
 from meshrec.body import BodyModel, load_body_model
 from meshrec.branches.fit import FitBranch, FitConfig, closest_skeleton
 from meshrec.camera import camera_from_body_axes, project
@@ -16,9 +16,10 @@ from meshrec.errors import MeshrecError
 from meshrec.metrics import mpjpe_mm, pa_mpjpe_mm
 from meshrec.minimize import MinimizeConfig, minimize
 from meshrec.objective import Objective, ObjectiveConfig, Observations, retract
+from meshrec.prior_files import open_prior
 from meshrec.skeletons import COCO17, H36M17, MEDIAPIPE33, MPII16, OPENPOSE25, SMPL24, Skeleton
 from meshrec.types import BodyParams, Camera, Keypoints
-from priors.pose import PosePrior, load_prior
+from priors.pose import PosePrior
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +29,7 @@ def model() -> BodyModel:
 
 @pytest.fixture(scope="module")
 def prior() -> PosePrior:
-    return load_prior(find_prior("mixture")).double()
+    return open_prior("mixture").double()
 
 
 def camera_of(people: int, focal_px: float = 1000.0) -> Camera:

@@ -1,38 +1,24 @@
 """Laws of the pose priors: densities, derivatives on SO(3)^23, sampling, files, and what ships."""
 
-import hashlib
-import importlib.util
-import json
 import math
 from copy import deepcopy
 from functools import cache
-from pathlib import Path
-from types import ModuleType
 
-import numpy as np
 import pytest
 import roma
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from meshrec.data.pose_augment import mirrored
 from meshrec.skeletons import SMPL24
+from priors.charts import CentredLog, SixD
 from priors.gaussian import Gaussian, covariance_of, fit_gaussian, floored, whitening_of
 from priors.mixture import Mixture, fit_mixture
-from priors.pose import (
-    PosePrior,
-    centred_log,
-    inverse_right_jacobian,
-    load_prior,
-    log_volume,
-    mean_rotations_of,
-    nearest_rotations,
-)
-from priors.prior import Density, Prior
+from priors.pose import PosePrior
+from priors.prior import Chart, Density, Prior, TrainedPrior
+from priors.so3 import centred_log, inverse_right_jacobian, log_volume, mean_rotations_of
 
-ROOT = Path(__file__).parents[1]
-WEIGHTS = ROOT / "meshrec" / "weights"
-SHIPPED = ("prior_gaussian", "prior_mixture")
 BATCHES = [(), (1,), (3,), (2, 3)]
 KINDS = ["gaussian", "mixture"]
 BODY = len(SMPL24) - 1
@@ -58,9 +44,9 @@ def toy_density(kind: str, dimension: int, scale: float = 0.4) -> Gaussian | Mix
 @cache
 def toy_prior(kind: str, joints: int = BODY, scale: float = 0.4) -> PosePrior:
     means = roma.rotvec_to_rotmat(random(joints, 3, seed=2))
-    prior = PosePrior(toy_density(kind, 3 * joints, scale), means, torch.zeros(2, dtype=torch.float64))
+    prior = PosePrior(CentredLog(means), toy_density(kind, 3 * joints, scale), torch.zeros(2, dtype=torch.float64))
     energies = prior.energy(prior.sample(2000, generator=torch.Generator().manual_seed(3)))
-    return PosePrior(prior.density, means, energies.quantile(torch.linspace(0, 1, 101, dtype=torch.float64)))
+    return PosePrior(prior.chart, prior.density, energies.quantile(torch.linspace(0, 1, 101, dtype=torch.float64)))
 
 
 def poses(prior: PosePrior, *batch: int, seed: int = 4) -> torch.Tensor:
@@ -80,26 +66,15 @@ def tangent_differences(function, rotations: torch.Tensor, step: float = 1e-3) -
     return ((moved[0] - moved[3]) + 8 * (moved[2] - moved[1])).mT / (12 * step)
 
 
-def fit_tool() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("fit_priors", ROOT / "tools" / "fit_priors.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def mirrored(rotations: torch.Tensor) -> torch.Tensor:
-    return fit_tool().mirrored(rotations)
-
-
 # ---- protocol and shapes
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_pose_prior_is_a_prior_and_its_density_a_density(kind):
     prior = toy_prior(kind)
-    assert isinstance(prior, Prior)
+    assert isinstance(prior, TrainedPrior) and isinstance(prior, Prior)
     assert isinstance(prior.density, Density)
+    assert isinstance(prior.chart, Chart)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -256,7 +231,7 @@ def test_volume_is_the_determinant_of_the_right_jacobian():
 def test_nothing_is_nan_from_the_mean_to_half_a_turn_away(kind, angle, dtype):
     prior = toy_prior(kind)
     axes = torch.nn.functional.normalize(random(BODY, 3, seed=8), dim=-1)
-    rotations = prior.unchart(angle * axes).to(dtype).requires_grad_()
+    rotations = prior.chart.rotations((angle * axes).flatten()).to(dtype).requires_grad_()
     answers = [prior.log_prob(rotations), *prior.residual_and_jacobian(rotations), *prior.normal_equations(rotations)]
     answers += [prior.score(rotations), torch.autograd.grad(prior.log_prob(rotations), rotations)[0]]
     answers += [torch.autograd.grad(prior.energy(rotations), rotations)[0]]
@@ -281,7 +256,7 @@ def test_density_on_one_joint_integrates_to_one(kind):
 def test_density_does_not_depend_on_where_the_chart_is_centred(kind):
     prior = toy_prior(kind)
     turn = roma.rotvec_to_rotmat(random(BODY, 3, seed=10))
-    turned = PosePrior(prior.density, turn @ prior.mean_rotations, prior.energy_quantiles)
+    turned = PosePrior(CentredLog(turn @ prior.mean_rotations), prior.density, prior.energy_quantiles)
     rotations = poses(prior, 3)
     torch.testing.assert_close(turned.log_prob(turn @ rotations), prior.log_prob(rotations), rtol=1e-9, atol=1e-9)
     assert not torch.allclose(turned.log_prob(rotations @ turn), prior.log_prob(rotations))
@@ -388,143 +363,92 @@ def test_mean_rotation_is_the_middle():
 # ---- the mirror
 
 
-def test_mirroring_twice_changes_nothing_and_swaps_sides_once():
-    rotations = roma.rotvec_to_rotmat(random(4, BODY, 3, seed=21))
-    reflected = mirrored(rotations)
-    torch.testing.assert_close(mirrored(reflected), rotations, rtol=0, atol=0)
-    left, right = (SMPL24.index(f"{side}_elbow") - SMPL24.index("left_hip") for side in ("left", "right"))
-    flipped = roma.rotmat_to_rotvec(rotations[:, left]) * torch.tensor([1, -1, -1])
-    torch.testing.assert_close(roma.rotmat_to_rotvec(reflected[:, right]), flipped, rtol=0, atol=1e-9)
-
-
 def test_a_gaussian_of_frames_and_their_images_has_no_side():
     rotations = poses(toy_prior("gaussian"), 300)
     both = torch.cat([rotations, mirrored(rotations)])
     weights = torch.ones(600, dtype=torch.float64)
     means = mean_rotations_of(both, weights)
     density = fit_gaussian(centred_log(both, means).flatten(-2), weights, floor=0.05)
-    prior = PosePrior(density, means, torch.zeros(2, dtype=torch.float64))
+    prior = PosePrior(CentredLog(means), density, torch.zeros(2, dtype=torch.float64))
     torch.testing.assert_close(prior.log_prob(mirrored(rotations)), prior.log_prob(rotations), rtol=0, atol=1e-6)
 
 
-# ---- files
+# ---- charts
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_saved_prior_comes_back(kind, tmp_path):
-    prior = toy_prior(kind)
-    prior.save(tmp_path / "prior.npz")
-    loaded = load_prior(tmp_path / "prior.npz")
-    rotations = poses(prior, 5)
-    for method in ("log_prob", "energy", "score"):
-        again, before = getattr(loaded, method)(rotations), getattr(prior, method)(rotations)
-        torch.testing.assert_close(again, before, rtol=1e-10, atol=1e-10)
+CHARTS = [CentredLog, SixD]
 
 
-BROKEN = [
-    ("kind", lambda a: np.array("oracle"), "kind"),
-    ("kind", lambda a: None, "kind"),
-    ("means", lambda a: None, "means"),
-    ("surprise", lambda a: np.zeros(3), "surprise"),
-    ("means", lambda a: a[:, :-1], "means"),
-    ("means", lambda a: a[:-1], "means"),
-    ("means", lambda a: a[0], "means"),
-    ("log_weights", lambda a: a[:-1], "means"),
-    ("log_weights", lambda a: a + 1, "log_weights"),
-    ("whitenings", lambda a: a[..., :-1], "whitenings"),
-    ("whitenings", lambda a: np.where(a == a.max(), np.nan, a), "whitenings"),
-    ("whitenings", lambda a: -a, "whitenings"),
-    ("mean_rotations", lambda a: a[:-1], "means"),
-    ("mean_rotations", lambda a: a * 2, "mean_rotations"),
-    ("mean_rotations", lambda a: -a, "mean_rotations"),
-    ("mean_rotations", lambda a: np.float64(1), "mean_rotations"),
-    ("energy_quantiles", lambda a: a[::-1], "energy_quantiles"),
-    ("energy_quantiles", lambda a: a[:1], "energy_quantiles"),
-    ("energy_quantiles", lambda a: a.astype(np.int64), "energy_quantiles"),
-    ("energy_quantiles", lambda a: np.array([{}], dtype=object), "energy_quantiles|pickle"),
-]
+def charted(chart: type[CentredLog] | type[SixD], joints: int = 4) -> CentredLog | SixD:
+    return chart(roma.rotvec_to_rotmat(random(joints, 3, seed=24)))
 
 
-@pytest.mark.parametrize(("name", "change", "blamed"), BROKEN)
-def test_a_broken_file_is_refused_by_the_name_of_the_field(name, change, blamed, tmp_path):
-    toy_prior("mixture").save(tmp_path / "prior.npz")
-    with np.load(tmp_path / "prior.npz") as file:
-        arrays = dict(file)
-    changed = change(arrays.get(name))
-    arrays = {key: value for key, value in (arrays | {name: changed}).items() if value is not None}
-    np.savez(tmp_path / "broken.npz", **arrays)
-    with pytest.raises(ValueError, match=blamed):
-        load_prior(tmp_path / "broken.npz")
+def lifted(chart: CentredLog | SixD, rotations: torch.Tensor, seed: int = 25) -> tuple[torch.Tensor, torch.Tensor]:
+    return chart.lift(rotations, random(*rotations.shape[:-3], chart.noise_size, seed=seed))
 
 
-@pytest.mark.parametrize(
-    "damage",
-    [
-        lambda b: b[: len(b) // 2],
-        lambda b: b"",
-        lambda b: b"not a zip at all",
-        lambda b: b[:5000] + b"?" * 64 + b[5064:],
-    ],
-)
-def test_a_damaged_file_is_refused(damage, tmp_path):
-    toy_prior("mixture").save(tmp_path / "prior.npz")
-    (tmp_path / "broken.npz").write_bytes(damage((tmp_path / "prior.npz").read_bytes()))
-    with pytest.raises(ValueError, match=r"broken\.npz"):
-        load_prior(tmp_path / "broken.npz")
+@pytest.mark.parametrize("kind", CHARTS)
+@pytest.mark.parametrize("batch", BATCHES)
+def test_points_of_a_chart_lead_back_to_the_rotations(kind, batch):
+    chart = charted(kind)
+    rotations = roma.rotvec_to_rotmat(random(*batch, 4, 3, seed=26))
+    for points in (chart.points(rotations), lifted(chart, rotations)[0]):
+        assert points.shape == (*batch, chart.dimension)
+        torch.testing.assert_close(chart.rotations(points), rotations, rtol=0, atol=1e-12)
 
 
-@pytest.mark.filterwarnings("ignore")
-def test_every_flipped_byte_is_read_or_refused(tmp_path):
-    toy_prior("mixture", joints=1).save(tmp_path / "prior.npz")
-    whole = (tmp_path / "prior.npz").read_bytes()
-    flips = np.random.default_rng(23)
-    refused = 0
-    for _ in range(600):
-        damaged = bytearray(whole)
-        damaged[flips.integers(len(whole))] = flips.integers(256)
-        (tmp_path / "broken.npz").write_bytes(bytes(damaged))
-        try:
-            load_prior(tmp_path / "broken.npz")
-        except ValueError as error:
-            assert "broken.npz" in str(error)
-            refused += 1
-    assert refused > 300
+@pytest.mark.parametrize("kind", CHARTS)
+def test_blocks_of_a_chart_are_its_derivative_along_the_right_tangent(kind):
+    chart = charted(kind)
+    rotations = roma.rotvec_to_rotmat(random(4, 3, seed=27))
+    points, blocks = chart.points_and_blocks(rotations)
+    expected = tangent_differences(chart.points, rotations)
+    torch.testing.assert_close(points, chart.points(rotations), rtol=0, atol=1e-12)
+    torch.testing.assert_close(torch.block_diag(*blocks), expected, rtol=0, atol=1e-9)
 
 
-def test_a_lone_array_and_no_file_at_all_are_refused(tmp_path):
-    with (tmp_path / "lone.npz").open("wb") as file:
-        np.save(file, np.zeros(3))
-    for name in ("lone.npz", "absent.npz"):
-        with pytest.raises(ValueError, match=name):
-            load_prior(tmp_path / name)
+def test_the_six_numbers_of_a_joint_are_two_columns_row_by_row():
+    rotation = roma.rotvec_to_rotmat(random(1, 3, seed=28))
+    points = charted(SixD, joints=1).points(rotation)
+    torch.testing.assert_close(points.reshape(3, 2), rotation[0, :, :2], rtol=0, atol=0)
 
 
-# ---- what ships
+@pytest.mark.parametrize("kind", CHARTS)
+def test_lifts_carry_any_density_to_one_that_integrates_to_one(kind):
+    chart = charted(kind, joints=1)
+    mean, covariance = chart.points(chart.mean_rotations), random_covariances(1, chart.dimension, 0.08, seed=30)[0]
+    none = torch.zeros(2, dtype=torch.float64)
+    prior = PosePrior(chart, Gaussian.from_covariance(mean, covariance), none)
+    wide = Gaussian.from_covariance(torch.zeros(3).double(), 0.2**2 * torch.eye(3).double())
+    proposal = PosePrior(CentredLog(chart.mean_rotations), wide, none)
+    rotations = proposal.sample(400_000, generator=torch.Generator().manual_seed(31))
+    noise = random(400_000, chart.noise_size, seed=32)
+    weight = (-prior.loss(rotations, noise) - proposal.log_prob(rotations)).exp()
+    error = float(weight.std()) / math.sqrt(len(weight))
+    assert error < 0.03
+    assert abs(float(weight.mean()) - 1) < 4 * error
 
 
-@pytest.mark.parametrize("name", SHIPPED)
-def test_a_shipped_prior_is_what_its_card_says(name):
-    path = WEIGHTS / f"{name}.npz"
-    card = json.loads((WEIGHTS / f"{name}.json").read_text(encoding="utf-8"))
-    assert card["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
-    assert "mocap.cs.cmu.edu" in card["acknowledgement"]
-    assert path.stat().st_size < 100_000
-    assert load_prior(path).mean_rotations.shape == (BODY, 3, 3)
+def test_more_lifts_only_raise_the_bound_and_one_lift_is_minus_the_loss():
+    chart = charted(SixD, joints=2)
+    density = Gaussian.from_covariance(chart.points(chart.mean_rotations), random_covariances(1, 12, 0.4)[0])
+    prior = PosePrior(chart, density, torch.zeros(2, dtype=torch.float64))
+    rotations = chart.rotations(density.sample(300, generator=torch.Generator().manual_seed(33)))
+    one = torch.stack([-prior.loss(rotations, random(300, 6, seed=seed)) for seed in range(200)])
+    exact = one.logsumexp(dim=0) - math.log(200)
+    bound = prior.log_prob(rotations)
+    assert one.mean() < bound.mean() < exact.mean() + 0.05
+    torch.testing.assert_close(prior.log_prob(rotations), bound, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("name", SHIPPED)
-def test_a_shipped_prior_knows_a_person_from_a_puppet(name):
-    prior = load_prior(WEIGHTS / f"{name}.npz")
-    rotations = poses(prior, 400)
-    assert float(prior.score(rotations).mean()) > 0.3
-    swapped = prior.energy(mirrored(rotations)).mean() / prior.energy(rotations).mean()
-    assert 0.8 < float(swapped) < 1.4
-    knee = SMPL24.index("left_knee") - SMPL24.index("left_hip")
-    bent, backwards = rotations.clone(), rotations.clone()
-    bent[:, knee] = roma.rotvec_to_rotmat(torch.tensor([0.8, 0.0, 0.0]).to(rotations))
-    backwards[:, knee] = bent[:, knee].mT
-    assert (prior.energy(backwards) > prior.energy(bent) + 2).double().mean() > 0.9
-    anyhow = nearest_rotations(random(100, BODY, 3, 3, seed=22))
-    assert prior.score(anyhow).max() == 0
-    straight = torch.eye(3, dtype=torch.float64).expand(BODY, 3, 3)
-    assert float(prior.energy(straight)) < 10 * 3 * BODY
+def test_a_prior_on_six_numbers_a_joint_has_the_derivatives_of_its_energy():
+    chart = charted(SixD, joints=3)
+    density = toy_density("mixture", 18)
+    prior = PosePrior(chart, density, torch.zeros(2, dtype=torch.float64))
+    rotations = roma.rotvec_to_rotmat(random(3, 3, seed=34))
+    residual, jacobian = prior.residual_and_jacobian(rotations)
+    torch.testing.assert_close(jacobian, tangent_differences(prior.residual, rotations), rtol=0, atol=1e-8)
+    energy, gradient, hessian = prior.normal_equations(rotations)
+    torch.testing.assert_close(gradient, jacobian.mT @ residual, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(hessian, jacobian.mT @ jacobian, rtol=1e-9, atol=1e-9)
+    assert energy == prior.energy(rotations)

@@ -1,7 +1,7 @@
 """How fast meshrec is: every row is measured against a peer in the same run, in turn with it.
 
     python tools/bench.py
-    python tools/bench.py --only body fit.people_per_second --repeats 5 --json
+    python tools/bench.py body fit.people_per_second --repeats 5 --json
 
 Times are medians over the repeats, after a warm-up; a ratio above 1 means that ours is better.
 """
@@ -15,10 +15,11 @@ from functools import partial
 
 import torch
 import tyro
-from benchmarks import bodies, errors, fits, photographs, pictures
+from benchmarks import bodies, errors, fits, photographs, pictures, priors
 from benchmarks.clock import Figure
 from rich.console import Console
 from rich.table import Table
+from tyro.conf import Positional
 
 PAGE = 150
 """Width of the table, in characters, where it goes to no terminal."""
@@ -61,6 +62,9 @@ CASES = {
     "metrics.pa_mpjpe.100k": Case(errors.pa_mpjpe, ratio=50),
     "fit.people_per_second": Case(fits.against_adam, least=40),
     "fit.lbfgs": Case(fits.against_lbfgs, least=40),
+    "priors.energy.flow": Case(priors.flow_energy, ratio=1),
+    "priors.energy.paper": Case(priors.paper_energy, ratio=1),
+    "priors.training.paper": Case(priors.paper_training, least=300),
     "render.224": Case(pictures.against_numpy, most=2),
     "render.224.trimesh": Case(pictures.against_trimesh, most=2),
     "recover.photo_warm": Case(photographs.photo_warm, most=1.5),
@@ -72,7 +76,9 @@ CASES = {
 }
 
 
-def main(only: tuple[str, ...] = (), repeats: int = 7, threads: int | None = None, json: bool = False) -> int:
+def main(
+    only: Positional[tuple[str, ...]] = (), repeats: int = 7, threads: int | None = None, json: bool = False
+) -> int:
     """Measure, and print a table.
 
     Args:

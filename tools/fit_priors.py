@@ -1,304 +1,277 @@
-"""Fits the pose priors that ship, a Gaussian and a mixture, to motion capture on the SMPL tree, and measures them.
+"""Fits, measures and publishes the pose priors that ship.
 
-    python tools/fit_priors.py CAPTURE.npz IDLE.npz --shares 0.95 0.05 -o meshrec/weights
+    python tools/fit_priors.py train.npz extra_idle_mit.npz --shares 0.95 0.05 --mixture --gaussian
+    python tools/fit_priors.py train.npz extra_idle_mit.npz --runs flow runs/prior_flow paper runs/prior_paper
 
-A capture file holds `poses (N, 24, 3)` (axis-angle, SMPL joint order, the pelvis first), `valid (N,)`, and for each
-clip, one after the other, `clip_len` and `clip_subject`. Excluded subjects are never fitted: they are what is measured
-on.
+The Gaussian and the mixture are fitted here, in one go. Flows come from runs of `meshrec train`: their best weights are
+taken, and the run is made again without each fifth of the subjects in turn, to learn what energies unseen people have;
+that is the scale of `score`. The subjects held out by a run, or by --held-out, are what is measured on.
 """
 
 import hashlib
 import json
+import math
 import shlex
 import sys
-from collections.abc import Iterable, Sequence
+import tempfile
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
-import roma
 import torch
 import tyro
-from jaxtyping import Float
-from torch import Tensor
+from jaxtyping import Float, Int
+from rich.console import Console
+from torch import Tensor, nn
 from tyro.conf import OmitArgPrefixes, Positional
 
-from meshrec.arrays import read_arrays
+from meshrec.config import read_config
+from meshrec.data.pose_augment import jittered, mirrored
+from meshrec.data.poses import PoseCollection, open_poses
 from meshrec.errors import MeshrecError
-from meshrec.files import write_text, write_whole
-from meshrec.skeletons import SMPL24
-from priors.gaussian import Gaussian, covariance_of, fit_gaussian, whitening_of
-from priors.mixture import Mixture, fit_mixture
-from priors.pose import PosePrior, centred_log, mean_rotations_of
+from meshrec.files import write_text
+from meshrec.prior_files import write_prior
+from meshrec.train.checkpoint import load_best
+from meshrec.train.loop import run
+from meshrec.train.priors import PosesConfig, PriorRun, PriorTask, frame_weights
+from priors.build import PriorConfig, build_prior
+from priors.charts import CentredLog
+from priors.gaussian import fit_gaussian
+from priors.mixture import fit_mixture
+from priors.pose import PosePrior
+from priors.prior import Prior
+from priors.so3 import centred_log, mean_rotations_of
 
-BODY_JOINTS = SMPL24.joints[1:]
-CAPTURE_FIELDS = ("poses", "valid", "clip_len", "clip_subject")
-VALIDATION_SUBJECTS = ("02", "10", "27", "29", "131", "u_basketball_signal", "gs_charleston")
+HELD_OUT = ("02", "10", "27", "29", "131", "u_basketball_signal", "gs_charleston")
 ACKNOWLEDGEMENT = (
     "The data used in this project was obtained from mocap.cs.cmu.edu. The database was created with funding from NSF "
     "EIA-0196217. CMU motion capture is free for research and may be part of commercial products; the data may not be "
     "resold, even in converted form. ReActIdle is under the MIT licence."
 )
+QUANTILES = 257
+FOLDS = 5
+STILL_RAD = 0.01
+"""A joint that leaves its mean by less does not move."""
+CHUNK = 2000
+
+Maker = Callable[[tuple[str, ...]], Prior]
+"""A prior that was trained without these people."""
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Every choice that makes a prior out of frames."""
+    """How the Gaussian and the mixture are fitted."""
 
+    held_out: tuple[str, ...] = HELD_OUT
+    shares: tuple[float, ...] = ()
+    """What each path counts for, in the order given; empty: as much as its subjects do."""
     components: int = 8
-    """Gaussians in the mixture."""
-    jitter_rad: float = 0.03
-    """Noise on every joint: what gives width to joints that the capture holds still, and the noise of the measure."""
     floor_rad: float = 0.02
     """Least standard deviation of any direction."""
-    balance: float = 0.5
-    """0: every frame counts alike; 1: every subject does; between: a subject of n frames counts as n^(1 - balance)."""
-    shares: tuple[float, ...] = ()
-    """What each capture file counts for, in the order given; empty: as much as its subjects do."""
-    mirror: bool = True
-    """Fit the frames and their mirror images."""
     shrinkage: float = 0.1
     """Pull of each component's covariance towards that of all frames, as a share of the total weight."""
-    spread_rad: float = 0.0
-    """Extra standard deviation of the joints of `spread_joints`, which the capture holds stiffer than people do."""
-    spread_joints: tuple[str, ...] = ("collar", "wrist", "hand", "foot", "neck")
-    """Names, or their ends, of the joints with extra spread."""
     stride: int = 6
     """Fit every so many frames: neighbours at 30 frames a second say the same."""
-    folds: int = 5
-    """Groups of subjects, each left out once, to learn what energies unseen people have."""
-    quantiles: int = 257
-    """Size of the table behind `score`."""
     seed: int = 0
 
-
-@dataclass(frozen=True)
-class Frames:
-    """Poses without the pelvis, and whose they are."""
-
-    rotations: Float[Tensor, "N 23 3 3"]
-    subjects: np.ndarray
-    capture: np.ndarray
-    """Which file each frame is from."""
-
-    def __len__(self) -> int:
-        return len(self.subjects)
-
-    def where(self, chosen: np.ndarray) -> "Frames":
-        """The frames of a mask, of a slice, or of indices."""
-        return Frames(self.rotations[chosen], self.subjects[chosen], self.capture[chosen])
-
-    def by(self, subjects: Iterable[str]) -> np.ndarray:
-        """The mask of the frames of these subjects."""
-        return np.isin(self.subjects, list(subjects))
+    @property
+    def poses(self) -> PosesConfig:
+        """The frames' weights and noise, as in training."""
+        return PosesConfig(held_out=self.held_out, shares=self.shares)
 
 
-@dataclass(frozen=True)
-class Priors:
-    """One recipe's two priors."""
-
-    gaussian: PosePrior
-    mixture: PosePrior
-
-
-def read_captures(paths: Sequence[Path]) -> Frames:
-    """The valid frames of several capture files."""
-    return joined([read_capture(path, index) for index, path in enumerate(paths)])
-
-
-def joined(captures: Sequence[Frames]) -> Frames:
-    """Frames one after another."""
-    return Frames(
-        torch.cat([frames.rotations for frames in captures]),
-        np.concatenate([frames.subjects for frames in captures]),
-        np.concatenate([frames.capture for frames in captures]),
-    )
-
-
-def read_capture(path: Path, index: int) -> Frames:
-    """The valid frames of a capture file, the `index`-th."""
-    fields = read_arrays(path, CAPTURE_FIELDS)
-    if missing := [name for name in CAPTURE_FIELDS if name not in fields]:
-        raise MeshrecError(f"{path} is no motion capture: it lacks {', '.join(missing)}. See the top of this tool.")
-    poses, valid = fields["poses"], fields["valid"]
-    subjects = np.repeat(fields["clip_subject"], fields["clip_len"])
-    if poses.shape[1:] != (len(SMPL24), 3) or len(subjects) != len(poses):
-        raise MeshrecError(f"{path}: poses are {poses.shape}, clips cover {len(subjects)} frames; give (N, 24, 3)")
-    rotations = roma.rotvec_to_rotmat(torch.from_numpy(poses[valid][:, 1:]).double())
-    return Frames(rotations, subjects[valid], np.full(len(rotations), index))
-
-
-def mirrored(rotations: Float[Tensor, "*batch 23 3 3"]) -> Float[Tensor, "*batch 23 3 3"]:
-    """The pose in a mirror: sides swapped, S R S with S the reflection of x."""
-    swap = [BODY_JOINTS.index(SMPL24.joints[SMPL24.mirror[SMPL24.index(joint)]]) for joint in BODY_JOINTS]
-    reflection = torch.diag(rotations.new_tensor([-1.0, 1.0, 1.0]))
-    return reflection @ rotations[..., swap, :, :] @ reflection
-
-
-def jittered(rotations: Float[Tensor, "N 23 3 3"], jitter_rad: float, seed: int) -> Float[Tensor, "N 23 3 3"]:
-    """R exp(delta), delta from N(0, jitter^2 I)."""
-    noise = np.random.default_rng(seed).normal(scale=jitter_rad, size=rotations.shape[:-1])
-    return rotations @ roma.rotvec_to_rotmat(torch.from_numpy(noise))
-
-
-def frame_weights(frames: Frames, recipe: Recipe) -> Float[Tensor, "N"]:
-    """n^-balance for each frame of a subject with n frames; then each capture file its share."""
-    _, which, counts = np.unique(frames.subjects, return_inverse=True, return_counts=True)
-    weights = counts[which].astype(np.float64) ** -recipe.balance
-    for index, share in enumerate(recipe.shares):
-        rows = frames.capture == index
-        weights[rows] *= share / weights[rows].sum()
-    return torch.from_numpy(weights)
-
-
-def fit(frames: Frames, recipe: Recipe) -> Priors:
-    """Both priors of these frames, their scores not yet scaled."""
-    frames = frames.where(np.arange(0, len(frames), recipe.stride))
-    weights = frame_weights(frames, recipe)
-    rotations = frames.rotations
-    if recipe.mirror:
-        rotations, weights = torch.cat([rotations, mirrored(rotations)]), torch.cat([weights, weights])
-    rotations = jittered(rotations, recipe.jitter_rad, recipe.seed + 1)
+def fitted(kind: str, collection: PoseCollection, recipe: Recipe, without: tuple[str, ...]) -> PosePrior:
+    """The Gaussian or the mixture of everybody else's frames and their mirror images."""
+    rows = collection.rows(without=without)[:: recipe.stride]
+    weights = torch.from_numpy(frame_weights(collection, rows, recipe.poses)).repeat(2)
+    rotations = collection.rotations(rows, torch.float64)[:, 1:]
+    noise = np.random.default_rng(recipe.seed + 1)
+    rotations = jittered(torch.cat([rotations, mirrored(rotations)]), recipe.poses.jitter_rad, noise)
     means = mean_rotations_of(rotations, weights)
     phi = centred_log(rotations, means).flatten(-2)
-    gaussian = fit_gaussian(phi, weights, recipe.floor_rad)
-    mixture = fit_mixture(phi, weights, recipe.components, recipe.floor_rad, recipe.shrinkage, seed=recipe.seed)
-    spread, unscaled = spread_of(recipe), torch.zeros(2, dtype=torch.float64)
-    return Priors(
-        PosePrior(gaussian.widened(spread), means, unscaled), PosePrior(mixture.widened(spread), means, unscaled)
-    )
+    if kind == "gaussian":
+        density = fit_gaussian(phi, weights, recipe.floor_rad)
+    else:
+        density = fit_mixture(phi, weights, recipe.components, recipe.floor_rad, recipe.shrinkage, seed=recipe.seed)
+    return PosePrior(CentredLog(means), density, torch.zeros(2, dtype=torch.float64))
 
 
-def spread_of(recipe: Recipe) -> Float[Tensor, "69"]:
-    """The extra standard deviation of every coordinate, radians."""
-    loose = [joint.endswith(recipe.spread_joints) for joint in BODY_JOINTS]
-    return recipe.spread_rad * torch.tensor(loose).double().repeat_interleave(3)
+def trained(config: PriorRun, collection: PoseCollection, folder: Path, without: tuple[str, ...]) -> Prior:
+    """The best prior of a run in which these people are held out."""
+    config = replace(config, poses=replace(config.poses, held_out=without))
+    outcome = run(PriorTask(config, collection, torch.device("cpu")), config, folder)
+    assert outcome.best_path is not None
+    return best_of(outcome.best_path, config.prior)
 
 
-def scaled(priors: Priors, frames: Frames, recipe: Recipe) -> Priors:
-    """The priors with the energies of unseen people: each fold of subjects under priors fitted to the others.
+def best_of(path: Path, config: PriorConfig) -> Prior:
+    """The prior in the file of a run's best model, in double precision."""
+    prior = build_prior(config)
+    assert isinstance(prior, nn.Module)
+    load_best(path, prior)
+    return prior.double().eval().requires_grad_(False)  # type: ignore[return-value]
 
-    Fitted frames would flatter themselves, and every later pose would score too low.
+
+def scaled(
+    prior: Prior, make: Maker, collection: PoseCollection, poses: PosesConfig, folds: int, seed: int = 0
+) -> None:
+    """Give the prior the energies of unseen people: each fold of subjects under a prior made without them.
+
+    People it has seen would flatter it, and every later pose would score too low.
     """
-    folds = np.array_split(np.random.default_rng(recipe.seed).permutation(np.unique(frames.subjects)), recipe.folds)
-    unseen = [(fit(frames.where(~frames.by(fold)), recipe), frames.where(frames.by(fold))) for fold in folds]
-    return Priors(
-        _scaled(priors.gaussian, [(others.gaussian, some) for others, some in unseen], recipe),
-        _scaled(priors.mixture, [(others.mixture, some) for others, some in unseen], recipe),
-    )
+    seen = sorted(set(collection.subjects) - set(poses.held_out))
+    groups = np.array_split(np.random.default_rng(seed).permutation(seen), folds)
+    rows, energies = [], []
+    for group in groups:
+        own = collection.rows(set(group.tolist()))
+        other = make((*poses.held_out, *group.tolist()))
+        rows.append(own)
+        energies.append(in_chunks(other.energy, noisy(collection, own, poses.jitter_rad)))
+    weights = frame_weights(collection, np.concatenate(rows), poses)
+    assert isinstance(prior, nn.Module)
+    prior.register_buffer("energy_quantiles", weighted_quantiles(torch.cat(energies).numpy(), weights))
 
 
-def _scaled(prior: PosePrior, unseen: list[tuple[PosePrior, Frames]], recipe: Recipe) -> PosePrior:
-    frames = joined([some for _, some in unseen])
-    energies = torch.cat([others.energy(jittered(some.rotations, recipe.jitter_rad, 0)) for others, some in unseen])
-    weights = frame_weights(frames, recipe)
-    order = energies.argsort()
-    levels = weights[order].cumsum(0) - weights[order] / 2
+def weighted_quantiles(values: Float[np.ndarray, "N"], weights: Float[np.ndarray, "N"]) -> Float[Tensor, "257"]:
+    """The values at evenly spaced levels of their weighted distribution."""
+    order = values.argsort()
+    levels = weights[order].cumsum() - weights[order] / 2
     levels = (levels - levels[0]) / (levels[-1] - levels[0])
-    table = np.interp(np.linspace(0, 1, recipe.quantiles), levels.numpy(), energies[order].numpy())
-    return PosePrior(prior.density, prior.mean_rotations, torch.from_numpy(table))
+    return torch.from_numpy(np.interp(np.linspace(0, 1, QUANTILES), levels, values[order]))
 
 
-def measured(prior: PosePrior, frames: Frames, recipe: Recipe) -> dict[str, float]:
+def noisy(collection: PoseCollection, rows: Int[np.ndarray, "n"], jitter_rad: float) -> Float[Tensor, "n 23 3 3"]:
+    """Frames without the pelvis, jittered once with seed 0."""
+    return jittered(collection.rotations(rows, torch.float64)[:, 1:], jitter_rad, np.random.default_rng(0))
+
+
+def in_chunks(function: Callable[[Tensor], Tensor], rotations: Float[Tensor, "n 23 3 3"]) -> Float[Tensor, "n"]:
+    """The function of all poses, some at a time."""
+    return torch.cat([function(some) for some in rotations.split(CHUNK)])
+
+
+def measured(
+    prior: Prior, collection: PoseCollection, rows: Int[np.ndarray, "n"], jitter_rad: float
+) -> dict[str, float]:
     """Negative log-likelihood of frames jittered once with seed 0, in nats a pose, and what `score` says of them.
 
-    Moving joints are those that leave their mean in these frames; an informative degree of freedom is a direction in
-    which one of them has a standard deviation of more than 0.01 rad.
+    Joints that never leave their mean hold nothing but the jitter, whose entropy is known: without them the NLL is at
+    most `nll_moving_joints`. An informative degree of freedom is a direction in which a joint has a standard deviation
+    of more than 0.01 rad.
     """
-    noisy = jittered(frames.rotations, recipe.jitter_rad, 0)
-    nll, score = -prior.log_prob(noisy), prior.score(noisy)
-    by_subject = frame_weights(frames, replace(recipe, balance=1.0, shares=()))
-    moving, degrees = motion(frames)
-    nll_moving = -restricted(prior, moving).log_prob(noisy[:, moving]).mean()
+    poses = noisy(collection, rows, jitter_rad)
+    nll, score = -in_chunks(prior.log_prob, poses), in_chunks(prior.score, poses)
+    subject = collection.subject_of(rows)
+    still, degrees = motion(collection, rows)
+    jitter_entropy = 3 * still * math.log(jitter_rad * math.sqrt(2 * math.pi * math.e))
+    moving = float(nll.mean()) - jitter_entropy
     figures = {
         "nll": nll.mean(),
-        "nll_mean_over_subjects": by_subject @ nll / by_subject.sum(),
-        "nll_moving_joints": nll_moving,
-        "moving_joints": len(moving),
+        "nll_mean_over_subjects": np.mean([float(nll[subject == one].mean()) for one in np.unique(subject)]),
+        "nll_moving_joints": moving,
+        "still_joints": still,
         "informative_degrees_of_freedom": degrees,
-        "nll_moving_joints_per_informative_degree": nll_moving / degrees,
+        "nll_moving_joints_per_informative_degree": moving / degrees,
         "score_mean": score.mean(),
         "score_below_0.05": (score < 0.05).double().mean(),
-        "frames": len(frames),
+        "frames": len(rows),
     }
     return {name: round(float(value), 3) for name, value in figures.items()}
 
 
-def motion(frames: Frames) -> tuple[list[int], int]:
-    """The joints that move in these frames, and in how many directions they do so."""
-    weights = torch.ones(len(frames), dtype=torch.float64)
-    phi = centred_log(frames.rotations, mean_rotations_of(frames.rotations, weights))
-    spread = torch.stack([torch.linalg.eigvalsh(joint.mT.cov()) for joint in phi.unbind(dim=1)]) > 0.01**2
-    return spread.any(dim=-1).nonzero().flatten().tolist(), int(spread.sum())
+def motion(collection: PoseCollection, rows: Int[np.ndarray, "n"]) -> tuple[int, int]:
+    """How many joints never move in these frames, and in how many directions the others do."""
+    rotations = collection.rotations(rows, torch.float64)[:, 1:]
+    phi = centred_log(rotations, mean_rotations_of(rotations, torch.ones(len(rotations), dtype=torch.float64)))
+    moves = torch.stack([torch.linalg.eigvalsh(joint.mT.cov()) for joint in phi.unbind(dim=1)]) > STILL_RAD**2
+    return int((~moves.any(dim=-1)).sum()), int(moves.sum())
 
 
-def restricted(prior: PosePrior, joints: list[int]) -> PosePrior:
-    """The marginal density of some of the joints."""
-    axes = [3 * joint + axis for joint in joints for axis in range(3)]
-    density = prior.density
-    assert isinstance(density, Gaussian | Mixture)
-    if isinstance(density, Gaussian):
-        marginal = Gaussian.from_covariance(density.mean[axes], density.covariance[axes][:, axes])
-    else:
-        covariances = covariance_of(density.whitenings)[:, axes][:, :, axes]
-        marginal = Mixture(density.log_weights, density.means[:, axes], whitening_of(covariances))
-    return PosePrior(marginal, prior.mean_rotations[joints], prior.energy_quantiles)
-
-
-def publish(name: str, prior: PosePrior, card: dict[str, object], folder: Path) -> None:
-    """Write the prior in float32, and beside it a card with its checksum."""
-    weights = write_whole(folder / f"{name}.npz", prior.float().save)
-    checksum = hashlib.sha256(weights.read_bytes()).hexdigest()
-    write_text(folder / f"{name}.json", json.dumps({"name": name, **card, "sha256": checksum}, indent=2) + "\n")
+def publish(
+    name: str, prior: Prior, config: PriorConfig, collection: PoseCollection, card: dict[str, Any], output: Path
+) -> None:
+    """Measure the prior on both sides of the split, and write it in single precision with a card beside it."""
+    poses = PosesConfig(held_out=tuple(card["never_fitted"]))
+    seen, unseen = collection.split(set(poses.held_out) & set(collection.subjects))
+    figures = {
+        "held_out": measured(prior, collection, unseen, poses.jitter_rad),
+        "fitted": measured(prior, collection, seen, poses.jitter_rad),
+    }
+    assert isinstance(prior, nn.Module)
+    weights = write_prior(output / f"prior_{name}.safetensors", prior.float(), config)  # type: ignore[arg-type]
+    whole = {
+        "name": f"prior_{name}",
+        "what": "A density on the 23 joint rotations of SMPL (without the pelvis); meshrec.prior_files reads it",
+        "licence": "Apache-2.0",
+        "acknowledgement": ACKNOWLEDGEMENT,
+        **card,
+        "measured_how": " ".join((measured.__doc__ or "").split()),
+        "measured": figures,
+        "sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
+    }
+    write_text(output / f"prior_{name}.json", json.dumps(whole, indent=2) + "\n")
+    Console().print(name, json.dumps(figures, indent=2))
 
 
 def command(
-    mocap: Positional[tuple[Path, ...]],
-    output: Annotated[Path, tyro.conf.arg(aliases=["-o"])],
+    data: Positional[tuple[Path, ...]],
     recipe: OmitArgPrefixes[Recipe],
-    exclude: tuple[str, ...] = VALIDATION_SUBJECTS,
+    output: Annotated[Path, tyro.conf.arg(aliases=["-o"])] = Path("meshrec/weights"),
+    gaussian: bool = False,
+    mixture: bool = False,
+    runs: dict[str, Path] | None = None,
+    folds: int = FOLDS,
 ) -> None:
-    """Fit a Gaussian and a mixture to motion capture, measure them on the excluded subjects, and write both.
+    """Fit, measure and write priors: prior_NAME.safetensors, and prior_NAME.json, its card.
 
     Args:
-        mocap: Capture files.
-        output: Folder for prior_gaussian and prior_mixture, each an .npz and its .json card.
-        recipe: How.
-        exclude: Subjects to measure on and never to fit.
+        data: Pose collections or motion files; of runs, the same as they were trained on.
+        recipe: How the Gaussian and the mixture are fitted.
+        output: The folder to write to.
+        gaussian: Fit the Gaussian.
+        mixture: Fit the mixture.
+        runs: Names, and the folders of runs of `meshrec train` to publish under them.
+        folds: Groups of subjects, each left out once, to learn what energies unseen people have.
     """
-    frames = read_captures(mocap)
-    unseen = frames.where(frames.by(exclude))
-    seen = frames.where(~frames.by(exclude))
-    if not (len(unseen) and len(seen)):
-        raise MeshrecError(f"{len(seen)} frames to fit, {len(unseen)} to measure on: check --exclude {exclude}")
-    priors = scaled(fit(seen, recipe), seen, recipe)
-    for kind, prior in (("gaussian", priors.gaussian), ("mixture", priors.mixture)):
-        figures = {"held_out": measured(prior, unseen, recipe), "fitted": measured(prior, seen, recipe)}
-        print(kind, json.dumps(figures, indent=2))
-        publish(f"prior_{kind}", prior, card_of(mocap, exclude, recipe, figures), output)
-
-
-def card_of(
-    mocap: tuple[Path, ...], exclude: tuple[str, ...], recipe: Recipe, figures: dict[str, dict[str, float]]
-) -> dict[str, object]:
-    """Trained on what, how, and measured how."""
-    return {
-        "what": "A density on the 23 joint rotations of SMPL (without the pelvis); read it with priors.pose.load_prior",
-        "licence": "Apache-2.0",
-        "trained_on": [f"{path.name} sha256 {hashlib.sha256(path.read_bytes()).hexdigest()}" for path in mocap],
-        "never_fitted": list(exclude),
-        "acknowledgement": ACKNOWLEDGEMENT,
-        "how": asdict(recipe),
-        "command": shlex.join(["python", "tools/fit_priors.py", *(_bare(word, mocap) for word in sys.argv[1:])]),
-        "measured_how": " ".join((measured.__doc__ or "").split()),
-        "measured": figures,
+    collection = open_poses(data)
+    about = {
+        "trained_on": [f"{path.name} sha256 {hashlib.sha256(path.read_bytes()).hexdigest()}" for path in data],
+        "command": shlex.join(["python", "tools/fit_priors.py", *(_bare(word, data) for word in sys.argv[1:])]),
     }
+    for kind in [name for name, wanted in (("gaussian", gaussian), ("mixture", mixture)) if wanted]:
+        prior = fitted(kind, collection, recipe, recipe.held_out)
+        scaled(prior, lambda w, k=kind: fitted(k, collection, recipe, w), collection, recipe.poses, folds)
+        card = {"never_fitted": list(recipe.held_out), "how": asdict(recipe), **about}
+        config = PriorConfig(kind=kind, components=recipe.components)  # type: ignore[arg-type]
+        publish(kind, prior, config, collection, card, output)
+    for name, folder in (runs or {}).items():
+        _publish_run(name, folder, collection, about, folds, output)
 
 
-def _bare(word: str, mocap: tuple[Path, ...]) -> str:
-    """A capture file by its name alone: where it lay concerns nobody."""
-    return Path(word).name if Path(word) in mocap else word
+def _publish_run(
+    name: str, folder: Path, collection: PoseCollection, about: dict[str, Any], folds: int, output: Path
+) -> None:
+    config = read_config(folder / "config.yaml", PriorRun)
+    best = sorted(folder.glob("best_*.safetensors"))
+    if not best:
+        raise MeshrecError(f"{folder} holds no best model yet; train on until its first validation.")
+    prior = best_of(best[-1], config.prior)
+    with tempfile.TemporaryDirectory() as scratch:
+
+        def again(without: tuple[str, ...]) -> Prior:
+            return trained(config, collection, Path(tempfile.mkdtemp(dir=scratch)), without)
+
+        scaled(prior, again, collection, config.poses, folds)
+    how = asdict(replace(config, data=()))
+    card = {"never_fitted": list(config.poses.held_out), "how": how, "best_after": best[-1].stem, **about}
+    publish(name, prior, config.prior, collection, card, output)
+
+
+def _bare(word: str, paths: Sequence[Path]) -> str:
+    """A path by its name alone: where it lay concerns nobody."""
+    return Path(word).name if Path(word) in paths else word
 
 
 if __name__ == "__main__":

@@ -31,12 +31,12 @@ from torch import Tensor
 from meshrec.blazepose import MediaPipeDetector
 from meshrec.body import BodyModel, load_body_model
 from meshrec.branches.fit import FitBranch, FitConfig
-from meshrec.branches.registry import open_prior
 from meshrec.camera import project
 from meshrec.errors import MeshrecError
 from meshrec.keypoints import SEEN_CONFIDENCE, agreement, box_of
 from meshrec.metrics import pck_2d
 from meshrec.photo import Photo, find_photos, read_photo, write_png
+from meshrec.prior_files import DEFAULT_PRIOR, open_prior
 from meshrec.recover import Recoverer, Recovery, seen_vertices
 from meshrec.render import overlay, side_view
 from meshrec.skeletons import COCO17, convert
@@ -278,7 +278,7 @@ def main(
     annotations: Path | None = None,
     output: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None,
     in_box: bool = False,
-    prior: str = "mixture",
+    prior: str = DEFAULT_PRIOR,
     body: str = "neutral",
     fit: FitConfig = FitConfig(),  # noqa: B008
     json: bool = False,

@@ -17,14 +17,15 @@ from meshrec.assets import find_prior
 from meshrec.body import BodyModel, load_body_model
 from meshrec.camera import camera_from_body_axes
 from meshrec.files import write_whole
+from meshrec.prior_files import DEFAULT_PRIOR, read_prior
 from meshrec.render import Studio, body_sheet
 from meshrec.result import RESULT_FILE
 from meshrec.types import BodyParams
-from priors.pose import load_prior
 
 HEIGHT_PX = 360
 STUDIO = Studio(width_px=260, height_px=HEIGHT_PX)
 SEED = 7
+SAMPLE_TEMPERATURE = 0.8
 
 
 def demo_row(folder: Path) -> UInt8[np.ndarray, "H W 3"]:
@@ -54,7 +55,7 @@ def shapes(model: BodyModel) -> Float[Tensor, "N V 3"]:
 def samples(model: BodyModel) -> Float[Tensor, "N V 3"]:
     """Poses drawn from the shipped prior, on random shapes."""
     random = torch.Generator().manual_seed(SEED)
-    pose = load_prior(find_prior("mixture")).sample(7, generator=random)
+    pose = read_prior(find_prior(DEFAULT_PRIOR)).sample(7, SAMPLE_TEMPERATURE, random)
     return posed(model, pose, torch.randn(len(pose), 10, generator=random))
 
 

@@ -22,15 +22,14 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from meshrec.assets import find_prior
 from meshrec.body import BodyModel, load_body_model
 from meshrec.branches.fit import FitBranch, FitConfig
 from meshrec.camera import camera_from_body_axes, project
 from meshrec.metrics import mpjpe_mm, pa_mpjpe_mm
 from meshrec.objective import ObjectiveConfig
+from meshrec.prior_files import DEFAULT_PRIOR, open_prior
 from meshrec.skeletons import H36M17
 from meshrec.types import BodyParams, Camera, Keypoints
-from priors.pose import load_prior
 
 VALIDATION = ("02", "10", "27", "29", "131", "u_basketball_signal", "gs_charleston")
 
@@ -124,7 +123,7 @@ def main(
     count: int = 1000,
     noise_px: float = 3.0,
     landmark_noise_mm: float = 30.0,
-    prior: str = "mixture",
+    prior: str = DEFAULT_PRIOR,
     body: str = "neutral",
     seed: int = 0,
     json: bool = False,
@@ -135,7 +134,7 @@ def main(
     rotations = held_out_poses(poses, subjects, count)
     noise_m = landmark_noise_mm / 1000
     config = FitConfig(noise_px=noise_px, objective=ObjectiveConfig(landmark_noise_m=(noise_m, noise_m, noise_m)))
-    branch = FitBranch(model, load_prior(find_prior(prior)), config)
+    branch = FitBranch(model, open_prior(prior), config)
     scores = []
     for evidence, noise_mm in (("17 joints", 0.0), (f"with {landmark_noise_mm:g} mm landmarks", landmark_noise_mm)):
         people = make_people(model, rotations, noise_px, noise_mm / 1000, seed)

@@ -1,5 +1,7 @@
 """The `fit` branch: a body fitted to one person's keypoints, as Bogo et al. (SMPLify, 2016) but in one batched solve.
 
+Where the parts of the person are seen too, their masks can be fitted as well.
+
 Every person starts from four directions, turned in the image as the torso is; the start that ends lowest wins.
 """
 
@@ -7,6 +9,7 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import roma
 import torch
@@ -18,12 +21,15 @@ from meshrec.camera import camera_from_body_axes
 from meshrec.errors import MeshrecError
 from meshrec.keypoints import SEEN_CONFIDENCE
 from meshrec.minimize import MinimizeConfig, Minimum, minimize
-from meshrec.objective import Objective, ObjectiveConfig, Observations
+from meshrec.objective import Objective, ObjectiveConfig, Observations, PartSight
+from meshrec.part_alignment import NOISE_SHARE, PartEvidence
+from meshrec.part_masks import PartMasks
 from meshrec.photo import Photo
 from meshrec.skeletons import H36M17, SKELETONS, Skeleton, convert, visibility
+from meshrec.skin_points import SkinPoints, skin_points
 from meshrec.translation import iterated_translation
 from meshrec.types import BodyParams, Camera, Estimate, FitReport, Keypoints, Person, stack
-from priors.pose import PosePrior
+from priors.prior import Prior
 
 FEWEST_JOINTS = 2
 """With fewer joints no translation can be found."""
@@ -43,6 +49,10 @@ class FitConfig:
     """Standard deviation of the keypoints; by default a share of each person's size in the picture."""
     noise_share: float = 0.01
     """That share."""
+    part_noise_share: float = NOISE_SHARE
+    """Standard deviation of the borders of part masks, as a share of the person's size in the picture."""
+    points_of_part: int = 12
+    """So many vertices stand for the skin of each of the 24 parts."""
     min_confidence: float = SEEN_CONFIDENCE
     """Joints below it are marked as not seen."""
     least_weight: float = 0.2
@@ -62,7 +72,7 @@ class FitBranch:
 
     name = "fit"
 
-    def __init__(self, model: BodyModel, prior: PosePrior | None, config: FitConfig) -> None:
+    def __init__(self, model: BodyModel, prior: Prior | None, config: FitConfig) -> None:
         if H36M17.name not in model.regressors:
             raise MeshrecError(
                 f"The body {model.file.name!r} has no H36M-17 joint regressor, and none can be composed for its "
@@ -75,17 +85,18 @@ class FitBranch:
         cameras = camera.map(lambda tensor: tensor.expand(len(people), *tensor.shape))
         return self.fit(stack([person.keypoints for person in people]), cameras)
 
-    def fit(self, keypoints: Keypoints, camera: Camera) -> Estimate:
-        """Fit N people, given `Keypoints` and `Camera` with one leading axis N, on the device of the body model.
+    def fit(self, keypoints: Keypoints, camera: Camera, parts: PartMasks | None = None) -> Estimate:
+        """Fit N people, given nouns with one leading axis N, on the device of the body model.
 
-        Joints whose place is not finite count as not seen.
+        Joints whose place is not finite count as not seen. `parts` are the part masks of the same people.
         """
         like = self.model.template
         keypoints, camera = only_finite(keypoints.to(like.device, like.dtype)), camera.to(like.device, like.dtype)
         skeleton = closest_skeleton(self.model, keypoints.skeleton)
         sighting = self._sight(keypoints, camera, skeleton)
-        objective = Objective(self.model, self.prior, skeleton, sighting.observations, self.config.objective)
-        starts, solvable = self._starts(sighting.observations, camera, skeleton)
+        seen, masks = sighting.observations, None if parts is None else self._sight_parts(parts, camera)
+        objective = Objective(self.model, self.prior, skeleton, seen, self.config.objective, masks)
+        starts, solvable = self._starts(seen, camera, skeleton)
         with _threads_for(len(solvable)):
             best, start = self._race(objective, starts)
         report = FitReport(
@@ -120,6 +131,21 @@ class FitBranch:
             landmark_weight=landmark_weight,
         )
         return Sighting(observations, sure)
+
+    def _sight_parts(self, parts: PartMasks, camera: Camera) -> PartSight:
+        """Part masks about the principal point, and their noise."""
+        like = self.model.template
+        if len(parts.size_px) != len(camera.focal_px):
+            raise ValueError(f"part masks of {len(parts.size_px)} people do not fit {len(camera.focal_px)} cameras")
+        masks = parts.to(like.device, like.dtype).about(camera.center_px)
+        everyone = torch.arange(len(masks.size_px), device=like.device)
+        noise_px = (self.config.part_noise_share * masks.size_px).clamp_min(LEAST_NOISE_PX)
+        return PartSight(PartEvidence(masks, noise_px, everyone), self._skin_points.to(like.device, like.dtype))
+
+    @cached_property
+    def _skin_points(self) -> SkinPoints:
+        """Chosen once, when part masks first come."""
+        return skin_points(self.model, self.config.points_of_part)
 
     def _noise_px(self, xy_px: Float[Tensor, "N K 2"], sure: Bool[Tensor, "N K"]) -> Float[Tensor, "N"]:
         """As configured, or the share of the longer side of the box around the keypoints that are surely seen."""

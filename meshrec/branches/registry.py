@@ -4,13 +4,13 @@ from collections.abc import Callable, Sequence
 from importlib.metadata import entry_points
 from typing import Protocol, runtime_checkable
 
-from meshrec.assets import find_prior
 from meshrec.body import BodyModel
 from meshrec.branches.fit import FitBranch, FitConfig
 from meshrec.errors import MeshrecError
 from meshrec.photo import Photo
+from meshrec.prior_files import open_prior
 from meshrec.types import Camera, Estimate, Person
-from priors.pose import PosePrior, load_prior
+from priors.prior import Prior
 
 
 @runtime_checkable
@@ -24,7 +24,7 @@ class Branch(Protocol):
         ...
 
 
-Builder = Callable[[BodyModel, PosePrior | None], Branch]
+Builder = Callable[[BodyModel, Prior | None], Branch]
 """What an entry point of the group names."""
 
 BUILDERS: dict[str, Builder] = {"fit": lambda model, prior: FitBranch(model, prior, FitConfig())}
@@ -43,16 +43,3 @@ def build_branch(name: str, model: BodyModel, prior: str) -> Branch:
         raise MeshrecError(f"There is no branch {name!r}; choose one of {', '.join(branch_names())} with --branch.")
     builder = BUILDERS.get(name) or next(point for point in entry_points(group=GROUP) if point.name == name).load()
     return builder(model, open_prior(prior))
-
-
-def open_prior(name_or_path: str) -> PosePrior | None:
-    """A pose prior by name or path; None for "none"."""
-    if name_or_path == "none":
-        return None
-    path = find_prior(name_or_path)
-    try:
-        return load_prior(path)
-    except ValueError as error:
-        raise MeshrecError(
-            f"{path} is no pose prior that can be read: {error}. Choose another one with --prior."
-        ) from error

@@ -15,7 +15,7 @@ from meshrec.minimize import Minimum
 from meshrec.objective import Objective, retract
 from meshrec.skeletons import SMPL24
 from meshrec.types import BodyParams
-from priors.pose import PosePrior
+from priors.prior import Prior
 
 FAR = 1e6
 """Stands for an infinite objective, so that sums stay finite."""
@@ -50,7 +50,7 @@ class DescentBranch(FitBranch):
 
     name = "descent"
 
-    def __init__(self, model: BodyModel, prior: PosePrior | None, config: FitConfig, descent: Descent) -> None:
+    def __init__(self, model: BodyModel, prior: Prior | None, config: FitConfig, descent: Descent) -> None:
         super().__init__(model, prior, config)
         self.descent = descent
         self.evaluations = 0

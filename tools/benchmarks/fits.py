@@ -13,7 +13,7 @@ from benchmarks.clock import Figure, medians_s
 from benchmarks.descent import Descent, DescentBranch, adam, lbfgs
 from meshrec.body import load_body_model
 from meshrec.branches.fit import FitBranch, FitConfig
-from meshrec.branches.registry import open_prior
+from meshrec.prior_files import DEFAULT_PRIOR, open_prior
 
 PEOPLE = 200
 NOISE_PX = 3.0
@@ -55,7 +55,7 @@ def _fit(peer_name: str, descent_to: Callable[[float], Descent], repeats: int) -
 
 
 def _branch_and_people(seed: int = 0) -> tuple[FitBranch, People]:
-    model, prior = load_body_model(), open_prior("mixture")
+    model, prior = load_body_model(), open_prior(DEFAULT_PRIOR)
     assert prior is not None
     pose = prior.sample(PEOPLE, generator=torch.Generator().manual_seed(seed)).to(model.template)
     rotations = torch.cat([torch.eye(3).expand(PEOPLE, 1, 3, 3), pose], dim=1)

@@ -16,9 +16,9 @@ from benchmarks.clock import Figure, medians_s
 from benchmarks.descent import DescentBranch, adam
 from meshrec.body import load_body_model
 from meshrec.branches.fit import FitBranch, FitConfig
-from meshrec.branches.registry import open_prior
 from meshrec.detect import build_detector
 from meshrec.photo import camera_of, read_photo, write_png
+from meshrec.prior_files import DEFAULT_PRIOR, open_prior
 from meshrec.recover import Recoverer, recover_one, seen_vertices, write_recovery
 from meshrec.render import overlay, side_view
 
@@ -113,7 +113,7 @@ def _share(stage_s: float, repeats: int) -> Figure:
 
 
 def _recoverer(adam_steps: int = 0) -> Recoverer:
-    model, prior, config = load_body_model(), open_prior("mixture"), FitConfig()
+    model, prior, config = load_body_model(), open_prior(DEFAULT_PRIOR), FitConfig()
     branch = DescentBranch(model, prior, config, adam(adam_steps)) if adam_steps else FitBranch(model, prior, config)
     return Recoverer(build_detector(), branch, model)
 

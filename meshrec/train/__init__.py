@@ -1,0 +1,1 @@
+"""One loop, and one task per thing that is trained."""
