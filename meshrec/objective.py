@@ -54,7 +54,7 @@ class ObjectiveConfig:
     """The same of body parts, in units of the part masks' noise (Geman and McClure's kernel)."""
     parts_weight: float = 1.0
     """Each part that is seen counts as so many keypoints: its mean pixel as one, its mean point as one more."""
-    prior_weight: float = 0.7
+    prior_weight: float = 1.0
     shape_weight: float = 1.0
 
 

@@ -38,7 +38,7 @@ class PriorConfig:
     """Coordinates of the rotations, three or six numbers a joint; a VAE has its own."""
     components: int = 8
     """Of a mixture."""
-    flow: FlowConfig = field(default_factory=lambda: FlowConfig(activation="coupling"))
+    flow: FlowConfig = field(default_factory=FlowConfig)
     base: BaseConfig = field(default_factory=BaseConfig)
     vae: VAEConfig = field(default_factory=VAEConfig)
 

@@ -26,7 +26,7 @@ class FlowConfig:
     nets have two layers of `hidden` units.
     """
 
-    activation: Literal["prelu", "prelu_per_coordinate", "coupling"] = "prelu"
+    activation: Literal["prelu", "prelu_per_coordinate", "coupling"] = "coupling"
     depth: int = 4
     hidden: int = 128
 

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from tyro.conf import OmitArgPrefixes, Positional
 
 from meshrec.config import read_config
-from meshrec.data.pose_augment import jittered, mirrored
+from meshrec.data.pose_augment import jittered, mirrored, recombined
 from meshrec.data.poses import PoseCollection, open_poses
 from meshrec.errors import MeshrecError
 from meshrec.files import write_text
@@ -72,8 +72,10 @@ class Recipe:
     """Least standard deviation of any direction."""
     shrinkage: float = 0.1
     """Pull of each component's covariance towards that of all frames, as a share of the total weight."""
-    stride: int = 6
-    """Fit every so many frames: neighbours at 30 frames a second say the same."""
+    recombine: float = 0.4
+    """Probability that a limb is that of another pose."""
+    poses_made: int = 40_000
+    """Fit so many poses, drawn by their weights, mirrored, recombined and jittered."""
     seed: int = 0
 
     @property
@@ -83,12 +85,13 @@ class Recipe:
 
 
 def fitted(kind: str, collection: PoseCollection, recipe: Recipe, without: tuple[str, ...]) -> PosePrior:
-    """The Gaussian or the mixture of everybody else's frames and their mirror images."""
-    rows = collection.rows(without=without)[:: recipe.stride]
-    weights = torch.from_numpy(frame_weights(collection, rows, recipe.poses)).repeat(2)
-    rotations = collection.rotations(rows, torch.float64)[:, 1:]
-    noise = np.random.default_rng(recipe.seed + 1)
-    rotations = jittered(torch.cat([rotations, mirrored(rotations)]), recipe.poses.jitter_rad, noise)
+    """The Gaussian or the mixture of poses made from everybody else's."""
+    rows, random = collection.rows(without=without), np.random.default_rng(recipe.seed + 1)
+    drawn = random.choice(rows, recipe.poses_made // 2, p=frame_weights(collection, rows, recipe.poses))
+    rotations = collection.rotations(drawn, torch.float64)[:, 1:]
+    rotations = recombined(torch.cat([rotations, mirrored(rotations)]), recipe.recombine, random)
+    rotations = jittered(rotations, recipe.poses.jitter_rad, random)
+    weights = torch.ones(len(rotations), dtype=torch.float64)
     means = mean_rotations_of(rotations, weights)
     phi = centred_log(rotations, means).flatten(-2)
     if kind == "gaussian":

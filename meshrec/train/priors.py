@@ -146,9 +146,11 @@ class PriorTask:
         prior = build_prior(config.prior, generator)
         random = generator_of(config.loop.seed, "start")
         chosen = np.sort(random.permutation(len(self.rows))[:START_FRAMES])
-        weights = torch.from_numpy(self.weights[chosen]).repeat(2)
-        rotations = self.collection.rotations(self.rows[chosen])[:, 1:].double()
-        rotations = jittered(torch.cat([rotations, mirrored(rotations)]), config.poses.jitter_rad, random)
+        weights = torch.from_numpy(self.weights[chosen])
+        rotations = self.collection.rotations(self.rows[chosen], torch.float64)[:, 1:]
+        if config.poses.mirror:
+            weights, rotations = weights.repeat(2), torch.cat([rotations, mirrored(rotations)])
+        rotations = jittered(rotations, config.poses.jitter_rad, random)
         means = mean_rotations_of(rotations, weights)
         if isinstance(prior, PosePrior):
             prior.chart.mean_rotations.copy_(means)
@@ -187,7 +189,10 @@ def build_prior_task(config: PriorRun, device: torch.device) -> PriorTask:
     if not config.data:
         raise MeshrecError("No poses to train on: name pose collections or motion files with --data PATH...")
     if config.poses.shares and len(config.poses.shares) != len(config.data):
-        raise MeshrecError(f"poses.shares has {len(config.poses.shares)} numbers for {len(config.data)} paths of data.")
+        raise MeshrecError(
+            f"poses.shares has {len(config.poses.shares)} numbers for {len(config.data)} paths of data: give one for "
+            f"each path, or none by a bare --poses.shares."
+        )
     return PriorTask(config, open_poses(config.data), device)
 
 
