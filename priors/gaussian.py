@@ -60,10 +60,6 @@ class Gaussian(nn.Module):
         z = temperature * standard_normal(n, len(self.mean), self.mean, generator)
         return self.mean + torch.linalg.solve_triangular(self.whitening, z.mT, upper=False).mT
 
-    def widened(self, spread: Float[Tensor, "D"]) -> "Gaussian":
-        """The density of x + spread * N(0, I): coordinates that the data hold still get some play."""
-        return Gaussian.from_covariance(self.mean, self.covariance + torch.diag(spread.to(self.mean).square()))
-
 
 def fit_gaussian(points: Float[Tensor, "N D"], weights: Float[Tensor, "N"], floor: float) -> Gaussian:
     """Maximum likelihood from weighted points; no direction is narrower than the standard deviation `floor`."""

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from priors.gaussian import covariance_of, floored, log_determinant, moments, whitening_of
+from priors.gaussian import floored, log_determinant, moments, whitening_of
 from priors.prior import NormalEquations, half_squared_norm, standard_normal
 
 
@@ -73,11 +73,6 @@ class Mixture(nn.Module):
             rows = component == k
             points[rows] += torch.linalg.solve_triangular(whitening, z[rows].mT, upper=False).mT
         return points
-
-    def widened(self, spread: Float[Tensor, "D"]) -> "Mixture":
-        """The density of x + spread * N(0, I): coordinates that the data hold still get some play."""
-        covariances = covariance_of(self.whitenings) + torch.diag(spread.to(self.means).square())
-        return Mixture(self.log_weights, self.means, whitening_of(covariances))
 
     @property
     def _merits(self) -> Float[Tensor, "K"]:

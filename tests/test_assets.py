@@ -460,7 +460,7 @@ def test_priors_are_found_by_name_and_by_path(data: Path, monkeypatch: pytest.Mo
     mine.touch()
     assert find_prior("mixture") == mine
     with pytest.raises(
-        MeshrecError, match=r"no prior named 'flow'; there is mixture.*fit_priors\.py, or .* a \.npz file"
+        MeshrecError, match=r"no prior named 'flow'; there is mixture.*fit_priors\.py, or .* a \.safetensors file"
     ):
         find_prior("flow")
 

@@ -226,6 +226,7 @@ def command(
     mixture: bool = False,
     runs: dict[str, Path] | None = None,
     folds: int = FOLDS,
+    fold_steps: int | None = None,
 ) -> None:
     """Fit, measure and write priors: prior_NAME.safetensors, and prior_NAME.json, its card.
 
@@ -237,10 +238,11 @@ def command(
         mixture: Fit the mixture.
         runs: Names, and the folders of runs of `meshrec train` to publish under them.
         folds: Groups of subjects, each left out once, to learn what energies unseen people have.
+        fold_steps: Steps of the runs that leave them out; by default as many as the run itself has.
     """
     collection = open_poses(data)
     about = {
-        "trained_on": [f"{path.name} sha256 {hashlib.sha256(path.read_bytes()).hexdigest()}" for path in data],
+        "trained_on": [f"{path.name} sha256 {checksum(path)}" for path in data],
         "command": shlex.join(["python", "tools/fit_priors.py", *(_bare(word, data) for word in sys.argv[1:])]),
     }
     for kind in [name for name, wanted in (("gaussian", gaussian), ("mixture", mixture)) if wanted]:
@@ -250,13 +252,20 @@ def command(
         config = PriorConfig(kind=kind, components=recipe.components)  # type: ignore[arg-type]
         publish(kind, prior, config, collection, card, output)
     for name, folder in (runs or {}).items():
-        _publish_run(name, folder, collection, about, folds, output)
+        _publish_run(name, folder, collection, about, folds, fold_steps, output)
 
 
 def _publish_run(
-    name: str, folder: Path, collection: PoseCollection, about: dict[str, Any], folds: int, output: Path
+    name: str,
+    folder: Path,
+    collection: PoseCollection,
+    about: dict[str, Any],
+    folds: int,
+    fold_steps: int | None,
+    output: Path,
 ) -> None:
     config = read_config(folder / "config.yaml", PriorRun)
+    shorter = replace(config, loop=replace(config.loop, steps=fold_steps or config.loop.steps))
     best = sorted(folder.glob("best_*.safetensors"))
     if not best:
         raise MeshrecError(f"{folder} holds no best model yet; train on until its first validation.")
@@ -264,12 +273,20 @@ def _publish_run(
     with tempfile.TemporaryDirectory() as scratch:
 
         def again(without: tuple[str, ...]) -> Prior:
-            return trained(config, collection, Path(tempfile.mkdtemp(dir=scratch)), without)
+            return trained(shorter, collection, Path(tempfile.mkdtemp(dir=scratch)), without)
 
         scaled(prior, again, collection, config.poses, folds)
     how = asdict(replace(config, data=()))
     card = {"never_fitted": list(config.poses.held_out), "how": how, "best_after": best[-1].stem, **about}
     publish(name, prior, config.prior, collection, card, output)
+
+
+def checksum(path: Path) -> str:
+    """SHA-256 of a file, or of all the files of a folder in the order of their names."""
+    digest = hashlib.sha256()
+    for file in [path] if path.is_file() else sorted(each for each in path.rglob("*") if each.is_file()):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()
 
 
 def _bare(word: str, paths: Sequence[Path]) -> str:
