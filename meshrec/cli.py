@@ -1,6 +1,7 @@
 """The command line: a table of verbs. A verb's module is imported only when its verb is called."""
 
 import importlib
+import os
 import sys
 from difflib import get_close_matches
 
@@ -47,9 +48,10 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def run_verb(verb: str, arguments: list[str]) -> int:
-    """Import the verb's function, make its arguments from the command line, and turn advice into an exit code."""
-    import tyro
+    """Import the verb's function, make its arguments from the command line, and turn advice into an exit code.
 
+    Of several processes that torchrun started, the first alone gives the advice.
+    """
     from meshrec.errors import MeshrecError
 
     module, function = VERBS[verb][0].split(":")
@@ -57,9 +59,12 @@ def run_verb(verb: str, arguments: list[str]) -> int:
     try:
         if verb in BY_FILE:
             return command(arguments)
+        import tyro
+
         return tyro.cli(command, prog=f"meshrec {verb}", args=arguments, config=(tyro.conf.FlagCreatePairsOff,))
     except MeshrecError as error:
-        sys.stderr.write(f"meshrec {verb}: {error}\n")
+        if os.environ.get("RANK", "0") == "0":
+            sys.stderr.write(f"meshrec {verb}: {error}\n")
         return 1
     except KeyboardInterrupt:
         sys.stderr.write("\nStopped.\n")

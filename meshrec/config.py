@@ -1,5 +1,6 @@
 """A YAML file and what the command line adds to it, as one frozen dataclass; and back."""
 
+import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from difflib import get_close_matches
@@ -17,21 +18,28 @@ Config = TypeVar("Config")
 """A frozen dataclass of plain values and of such dataclasses, every field with a default: a file says what differs."""
 
 
-def read_config(path: Path, kind: type[Config], overrides: Sequence[str] = (), prog: str = "meshrec") -> Config:
-    """The settings of a YAML file, changed by command-line options such as `--loop.steps 100`.
-
-    A file that cannot be understood is a `MeshrecError`. Options that cannot be are tyro's to explain: it prints what
-    it knows and leaves with code 2, and with code 0 after `--help`.
-    """
-    config = decode_config(_settings(path), kind, str(path))
-    return override_config(config, overrides, prog) if overrides else config
+def read_config(path: Path, kind: type[Config]) -> Config:
+    """The settings of a YAML file; a file that cannot be understood is a `MeshrecError`."""
+    return decode_config(_settings(path), kind, str(path))
 
 
-def override_config(config: Config, overrides: Sequence[str], prog: str = "meshrec") -> Config:
-    """The configuration with some settings replaced by command-line options."""
-    import tyro
+def checked_config(config: Config, where: str) -> Config:
+    """A configuration that came by another way than a file, held to the rules of a file."""
+    return decode_config(_plain(config), type(config), where)
 
-    return tyro.cli(type(config), default=config, args=overrides, prog=prog, config=(tyro.conf.FlagCreatePairsOff,))
+
+def require_positive(config: object, *names: str) -> None:
+    """A `ValueError` for the first of these settings that is not above zero."""
+    for name in names:
+        if not getattr(config, name) > 0:
+            raise ValueError(f"{name} is {getattr(config, name)}; it must be positive")
+
+
+def require_range(config: object, **ranges: tuple[float | int, float | int]) -> None:
+    """A `ValueError` for the first setting that is not from the lowest to the highest value, both allowed."""
+    for name, (lowest, highest) in ranges.items():
+        if not lowest <= getattr(config, name) <= highest:
+            raise ValueError(f"{name} is {getattr(config, name)}; it must be from {lowest} to {highest}")
 
 
 def task_of(path: Path, known: Collection[str]) -> str:
@@ -45,7 +53,7 @@ def task_of(path: Path, known: Collection[str]) -> str:
 
 def config_text(config: object) -> str:
     """The YAML of every setting, those that have their defaults too; `read_config` gives the same dataclass back."""
-    return yaml.safe_dump(_plain(config), sort_keys=False, width=120)
+    return yaml.dump(_plain(config), Dumper=_Dumper, sort_keys=False, width=120)
 
 
 def flat_settings(config: object) -> dict[str, Any]:
@@ -69,16 +77,27 @@ def _leaves(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML in which a key may stand only once; the library would keep the last."""
+    """YAML in which a key may stand only once, where the library would keep the last, and 1e3 is a number."""
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
-        seen = []
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if key in seen:
-                raise yaml.MarkedYAMLError(problem=f"{key} stands twice", problem_mark=key_node.start_mark)
-            seen.append(key)
-        return super().construct_mapping(node, deep)
+    def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        seen = set()
+        for key, _ in node.value:
+            if key.value in seen:
+                raise yaml.MarkedYAMLError(problem=f"{key.value} stands twice", problem_mark=key.start_mark)
+            seen.add(key.value if isinstance(key, yaml.ScalarNode) else id(key))
+        return node
+
+
+class _Dumper(yaml.SafeDumper):
+    """YAML for `_Loader`: text that looks like 1e3 is quoted."""
+
+
+_EXPONENT = re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+")
+"""Numbers that YAML 1.1 takes for text, because they lack a point or a sign."""
+
+for _each in (_Loader, _Dumper):
+    _each.add_implicit_resolver("tag:yaml.org,2002:float", _EXPONENT, list("-+0123456789"))
 
 
 def _settings(path: Path) -> dict[str, Any]:
@@ -98,19 +117,21 @@ def _settings(path: Path) -> dict[str, Any]:
 
 
 def decode_config(settings: Mapping[str, Any], kind: type[Config], where: str) -> Config:
-    """The dataclass of some settings; an unknown name or a wrong value is a `MeshrecError` that names its path.
-
-    Numbers may be written as text, because YAML takes `1e-4` for text.
-    """
+    """The dataclass of some settings; an unknown name or a wrong value is a `MeshrecError` that names its path."""
     try:
         config = _adapter(kind).validate_python([settings])[0]
     except ValidationError as error:
         raise MeshrecError(f"{where}: {_advice(error.errors(include_url=False), kind)}") from error
     decoded = flat_settings(config)
     for name, value in _leaves(settings):
-        if isinstance(value, bool) and not isinstance(decoded.get(name, value), bool):
-            raise MeshrecError(f"{where}: {name} is {_shown(value)}; it should be a {type(decoded[name]).__name__}.")
+        if _switches(value) != _switches(decoded.get(name, value)):
+            raise MeshrecError(f"{where}: {name} is {_shown(value)}; numbers should stand there, not yes or no.")
     return config
+
+
+def _switches(value: object) -> int:
+    """How many values are true or false."""
+    return sum(isinstance(one, bool) for one in (value if isinstance(value, list) else [value]))
 
 
 @cache

@@ -18,10 +18,13 @@ from meshrec.errors import MeshrecError
 from meshrec.skeletons import SMPL24
 from meshrec.types import BodyParams
 
-BODY_JOINTS = SMPL24.index("left_hand")
-"""Joints that SMPL shares with SMPL+H and SMPL-X, in the same order: all but the two hands, which stay straight."""
+SHARED_JOINTS = SMPL24.index("left_hand")
+"""How many joints SMPL shares with SMPL+H and SMPL-X, in the same order: all but the hands, which stay straight."""
 
-POSE_WIDTHS = {3 * len(SMPL24): len(SMPL24)} | dict.fromkeys((3 * BODY_JOINTS, 3 * 52, 3 * 55), BODY_JOINTS)
+MAX_BETAS = 300
+"""SMPL-X has the most."""
+
+POSE_WIDTHS = {3 * len(SMPL24): len(SMPL24)} | dict.fromkeys((3 * SHARED_JOINTS, 3 * 52, 3 * 55), SHARED_JOINTS)
 """Numbers in a row of `poses`, and how many joints of them are SMPL's: SMPL; its body alone, SMPL+H, SMPL-X."""
 
 FRAME_RATES = ("mocap_framerate", "mocap_frame_rate")
@@ -65,12 +68,20 @@ class Poses:
     def finite(self) -> Bool[Tensor, "N"]:
         """The bodies all of whose numbers are finite."""
         numbers = (self.params.rotations.flatten(1), self.params.betas, self.params.transl_m)
-        return torch.cat(numbers, dim=1).isfinite().all(dim=1)
+        return torch.stack([rows.isfinite().all(dim=1) for rows in numbers]).all(dim=0)
 
 
 def read_poses(path: Path) -> Poses:
     """The bodies of a `result.json`, or of an `.npz` of poses: AMASS's layout, or `poses`, `trans` and `betas`."""
-    poses = read_poses_with_gaps(path)
+    return _whole(path, read_poses_with_gaps(path))
+
+
+def read_poses_without_shape(path: Path) -> Poses:
+    """The frames of an `.npz` of poses, whosever they are: its betas are not read, and are 0."""
+    return _whole(path, _read_motion(path, ("poses", "trans")))
+
+
+def _whole(path: Path, poses: Poses) -> Poses:
     if not poses.finite.all():
         raise MeshrecError(f"{path} has numbers that are not finite among its poses, betas or translations.")
     return poses
@@ -81,7 +92,7 @@ def read_poses_with_gaps(path: Path) -> Poses:
     if path.suffix.lower() == ".json":
         return _read_result(path)
     if path.suffix.lower() == ".npz":
-        return _read_motion(path)
+        return _read_motion(path, ("poses", "trans", "betas"))
     raise MeshrecError(f"{path} is neither a result.json of `meshrec recover` nor an .npz of poses.")
 
 
@@ -91,7 +102,7 @@ def _read_result(path: Path) -> Poses:
         result = json.loads(path.read_bytes())
     except OSError as error:
         raise MeshrecError(f"Cannot read {path}: {error.strerror}. Name a result.json of `meshrec recover`.") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise MeshrecError(f"{path} is no JSON file: {error}. Recover the photograph again.") from error
     people = _field(path, result, "people", list)
     if not people:
@@ -116,17 +127,18 @@ def _stacked(path: Path, records: list[dict], name: str) -> np.ndarray:
     """One row of numbers a person."""
     try:
         rows = np.asarray([record[name] for record in records], np.float64)
-    except (LookupError, TypeError, ValueError) as error:
+    except (LookupError, TypeError, ValueError, OverflowError) as error:
         raise MeshrecError(
-            f"{path} is not a result of `meshrec recover`: {name} is missing, or not as many numbers for each person."
+            f"{path} is not a result of `meshrec recover`: {name} is missing, too large, or not as many "
+            "numbers for each person."
         ) from error
     return rows
 
 
-def _read_motion(path: Path) -> Poses:
+def _read_motion(path: Path, fields_read: tuple[str, ...]) -> Poses:
     """Every frame of a motion; y is up but in AMASS's files."""
     names = array_names(path)
-    fields = read_arrays(path, ("poses", "trans", "betas"))
+    fields = read_arrays(path, fields_read)
     if "poses" not in fields:
         needed = "name the result.json beside it" if "pose_axis_angle" in names else "poses (frames, 72) are needed"
         raise MeshrecError(f"{path} is not an .npz of poses: it has {', '.join(names) or 'nothing'}; {needed}.")
@@ -138,8 +150,7 @@ def _read_motion(path: Path) -> Poses:
         raise MeshrecError(f"{path} has no frames in it, so there is nothing to do.")
     transl_m = np.atleast_2d(fields.get("trans", np.zeros((len(poses), 3))))
     betas = np.atleast_1d(fields.get("betas", np.zeros(1)))
-    if betas.ndim == 1:
-        betas = np.broadcast_to(betas, (len(poses), len(betas)))
+    betas = betas if betas.ndim > 1 else np.broadcast_to(betas, (len(poses), len(betas)))
     params = _params(path, poses, betas, transl_m)
     upright = _y_up_from_z_up() if set(FRAME_RATES) & set(names) else torch.eye(3)
     return Poses(tuple(f"{path.stem}_{index:06d}" for index in range(len(poses))), params, upright, motion=True)
@@ -154,11 +165,18 @@ def _params(path: Path, poses: np.ndarray, betas: np.ndarray, transl_m: np.ndarr
         raise MeshrecError(f"{path} has {len(poses)} poses but translations of shape {transl_m.shape}.")
     if betas.ndim != 2 or len(betas) != len(poses):
         raise MeshrecError(f"{path} has {len(poses)} poses but betas of shape {betas.shape}.")
+    if betas.shape[1] > MAX_BETAS:
+        raise MeshrecError(f"{path} has {betas.shape[1]} betas a person; SMPL's family has {MAX_BETAS} at most.")
     joints = POSE_WIDTHS[poses.shape[1]]
     vectors = torch.zeros(len(poses), len(SMPL24), 3)
-    vectors[:, :joints] = torch.tensor(poses[:, : 3 * joints]).view(-1, joints, 3).float()
-    rotations = roma.rotvec_to_rotmat(vectors)
-    return BodyParams.from_rotations(rotations, torch.tensor(betas).float(), torch.tensor(transl_m).float())
+    vectors[:, :joints] = _tensor(poses[:, : 3 * joints]).view(-1, joints, 3)
+    return BodyParams.from_rotations(roma.rotvec_to_rotmat(vectors), _tensor(betas), _tensor(transl_m))
+
+
+def _tensor(numbers: np.ndarray) -> Float[Tensor, "*shape"]:
+    """Numbers of any kind and byte order; what float32 cannot hold is infinite."""
+    with np.errstate(over="ignore"):
+        return torch.from_numpy(numbers.astype(np.float32))
 
 
 def _y_up_from_z_up() -> Float[Tensor, "3 3"]:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import torch
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 from torch import Tensor, nn
 
 from meshrec.assets import find_prior
@@ -19,6 +19,9 @@ DEFAULT_PRIOR = "flow"
 
 QUANTILES = "energy_quantiles"
 ROTATION_TOLERANCE = 1e-4
+
+_HEADERS = TypeAdapter(tuple[PriorConfig], config=ConfigDict(extra="forbid"))
+"""Of a tuple of one: pydantic takes no rules for a dataclass, but hands a tuple's down to its items."""
 
 
 def open_prior(name_or_path: str | Path) -> Prior | None:
@@ -36,7 +39,7 @@ def read_prior(path: Path) -> Prior:
     """Read what `write_prior` wrote, on the CPU, without gradients; anything else is refused with the reason."""
     tensors, header = read_tensors(path)
     try:
-        config = TypeAdapter(PriorConfig).validate_json(header)
+        (config,) = _HEADERS.validate_json(f"[{header}]")
     except ValidationError as error:
         raise MeshrecError(
             f"{path} is no pose prior: its header is not that of one. Choose another one with --prior."
@@ -51,8 +54,20 @@ def read_prior(path: Path) -> Prior:
         if fault := _fault(name, tensor):
             raise _refused(path, f"its tensor {name} {fault}")
     prior.load_state_dict({name: _exact(name, tensor) for name, tensor in tensors.items()}, assign=True)
+    prior.eval().requires_grad_(False)
     assert isinstance(prior, Prior)
-    return prior.eval().requires_grad_(False)
+    if not _can_be_evaluated(prior):
+        raise _refused(path, "its energy or a derivative of it is no finite number at its own mean pose")
+    return prior
+
+
+def _can_be_evaluated(prior: Prior) -> bool:
+    """Whether there is a finite energy with finite derivatives at the mean pose."""
+    try:
+        equations = prior.normal_equations(prior.mean_rotations)
+    except RuntimeError:
+        return False
+    return all(bool(part.isfinite().all()) for part in equations)
 
 
 def _exact(name: str, tensor: Tensor) -> Tensor:

@@ -31,6 +31,9 @@ from priors.prior import Prior
 MOST_DRAWN = 144
 """Bodies that a sheet has room for."""
 
+LARGEST = 100.0
+"""Temperatures and spreads beyond it leave nothing of a body."""
+
 MANY = 1000
 """From so many poses on, progress is shown."""
 
@@ -107,6 +110,8 @@ def command(
     model = load_body_model(body)
     with torch.no_grad():
         pose = _drawn(opened, count, temperature, seed, console)
+        if not pose.isfinite().all():
+            raise MeshrecError(f"At --temperature {temperature} {prior} draws poses beyond numbers: lower it.")
         params = standing(pose, model.num_betas, shape_spread, seed)
         written = [write_png(output, sheet(model, params[:MOST_DRAWN]))]
         plausible = float(opened.score(pose).median())
@@ -130,12 +135,12 @@ def _check(count: int, temperature: float, seed: int, spread: float, output: Pat
     """Refuse what cannot be drawn before anything is."""
     if count < 1:
         raise MeshrecError(f"-n takes a number of bodies from 1 on, not {count}.")
-    if not 0 <= temperature < math.inf:
-        raise MeshrecError(f"--temperature takes a number from 0 on, not {temperature}.")
+    if not 0 <= temperature <= LARGEST:
+        raise MeshrecError(f"--temperature takes a number from 0 to {LARGEST:g}, not {temperature}.")
     if seed < 0:
         raise MeshrecError(f"--seed takes a whole number from 0 on, not {seed}.")
-    if not 0 <= spread < math.inf:
-        raise MeshrecError(f"--shape-spread takes a number from 0 on, not {spread}.")
+    if not 0 <= spread <= LARGEST:
+        raise MeshrecError(f"--shape-spread takes a number from 0 to {LARGEST:g}, not {spread}.")
     if output.suffix.lower() != ".png":
         raise MeshrecError(f"The picture is a PNG, and {output} does not end in .png: choose another -o FILE.png.")
     if poses is not None and poses.suffix.lower() != ".npz":

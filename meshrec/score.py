@@ -120,7 +120,7 @@ class Report:
     file: Path
     frames: int
     broken: tuple[int, ...]
-    """Frames with numbers that are not finite, which are not judged."""
+    """Frames with numbers that are not finite, or too large to be computed with, which are not judged."""
     median_score: float
     apart: int
     """Frames nearer than this to a worse one are left out."""
@@ -164,7 +164,7 @@ def score_file(
     apart = _frames_apart(path, apart) if poses.motion else 1
     whole = poses.finite
     if not whole.any():
-        raise MeshrecError(f"{path} has no frame whose numbers are all finite, so there is nothing to judge.")
+        raise MeshrecError(f"{path} has no frame whose numbers are finite and of sensible size: nothing to judge.")
     judgement = _judged(prior, poses.params.pose, whole, by, console or Console(stderr=True))
     frames = worst_apart(judgement.badness_nats.numpy(), count, apart)
     chunks = (frames[start : start + FRAMES_BLAMED_AT_ONCE] for start in range(0, len(frames), FRAMES_BLAMED_AT_ONCE))
@@ -295,12 +295,12 @@ def command(
         _tell(reports[-1], console)
     drawn = sorted((s for report in reports for s in report.suspects), key=lambda s: -s.badness_nats)
     drawn = drawn[: min(worst, MOST_DRAWN)]
+    if json:
+        _print_json(prior, by, reports, failures, output if drawn else None)
     if output and model and drawn:
         with torch.no_grad():
             write_png(output, picture(model, drawn))
         console.print(escape(f"wrote {output}, the worst {len(drawn)}"), soft_wrap=True)
-    if json:
-        _print_json(prior, by, reports, failures, output if drawn else None)
     return 1 if failures else 0
 
 
@@ -329,7 +329,7 @@ def _tell(report: Report, console: Console) -> None:
     if broken := report.broken:
         more = f" and {len(broken) - INDICES_TOLD} more" if len(broken) > INDICES_TOLD else ""
         which = ", ".join(map(str, broken[:INDICES_TOLD]))
-        told = f"{report.file}: left out, as their numbers are not finite: frames {which}{more} (from 0)"
+        told = f"{report.file}: left out, as their numbers are not finite or too large: frames {which}{more} (from 0)"
         console.print(f"[yellow]{escape(told)}[/yellow]", soft_wrap=True)
 
 

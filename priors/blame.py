@@ -75,6 +75,8 @@ def blame(prior: Prior, pose: Float[Tensor, "*batch J 3 3"], most: int) -> Blame
 
     A head turned round makes the neck below it look wrong as well, until the head is turned back.
     """
+    if not 1 <= most <= pose.shape[-3]:
+        raise ValueError(f"most is {most}; of {pose.shape[-3]} joints, 1 to {pose.shape[-3]} can be blamed")
     joints, gains = [], []
     turns = best_turns(prior, pose)
     alone, blameless = turns.gain, torch.ones_like(turns.gain, dtype=torch.bool)

@@ -1,5 +1,6 @@
 """The one place where a prior is put together from the numbers of its configuration."""
 
+import math
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -15,7 +16,10 @@ from priors.student import StudentT
 from priors.vae import VAE, VAEConfig
 
 MOST = 10_000
-"""No size is larger: a file cannot ask for more memory than there is."""
+"""No size is larger: what a file's header says cannot fill the memory."""
+
+DEEPEST = 100
+"""No flow has more activations."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +30,10 @@ class BaseConfig:
     """N(0, I), or Student's t with the three coordinates of a joint as one block."""
     dof: float = 8.0
     """Student's degrees of freedom before training."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.dof < math.inf:
+            raise ValueError(f"dof must be above 0 and finite; found {self.dof}")
 
 
 @dataclass(frozen=True)
@@ -49,10 +57,13 @@ class PriorConfig:
             "flow.hidden": self.flow.hidden,
             "vae.latent": self.vae.latent,
             "vae.hidden": self.vae.hidden,
+            "vae.draws": self.vae.draws,
         }
         for name, size in sizes.items():
             if not 1 <= size <= MOST:
                 raise ValueError(f"{name} is {size}; it must be from 1 to {MOST}")
+        if self.flow.depth > DEEPEST:
+            raise ValueError(f"flow.depth is {self.flow.depth}; it must be {DEEPEST} or less")
 
 
 def build_prior(config: PriorConfig, generator: torch.Generator | None = None, quantiles: int = 2) -> Prior:

@@ -76,6 +76,12 @@ class TrainedPrior(Prior, Protocol):
         """What training minimises: nats a pose, a bound of -log p; `noise` is drawn afresh when it is None."""
         ...
 
+    def bound(
+        self, rotations: Float[Tensor, "*batch J 3 3"], noise: Float[Tensor, "*batch K L"]
+    ) -> Float[Tensor, "*batch"]:
+        """A lower bound of log p on average over noise, the closer the larger K; exact where L is 0."""
+        ...
+
 
 @runtime_checkable
 class Chart(Protocol):

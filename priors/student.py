@@ -41,22 +41,16 @@ class StudentT(nn.Module):
         self, points: Float[Tensor, "*batch D"]
     ) -> tuple[Float[Tensor, "*batch D"], Float[Tensor, "*batch D D"]]:
         """The residual, and the block-diagonal f I + 2 f' x x^T."""
-        residual, inner = self.residual_and_blocks(points)
-        rows = torch.arange(points.shape[-1], device=points.device).unflatten(0, (-1, self.block))
-        jacobian = points.new_zeros(*points.shape, points.shape[-1])
-        jacobian[..., rows[:, :, None], rows[:, None, :]] = inner
-        return residual, jacobian
-
-    def residual_and_blocks(
-        self, points: Float[Tensor, "*batch D"]
-    ) -> tuple[Float[Tensor, "*batch D"], Float[Tensor, "*batch G d d"]]:
-        """The residual, and the blocks on the diagonal of its derivative."""
         blocks = points.unflatten(-1, (-1, self.block))
         stretch, slope = self._stretch(blocks)
         identity = torch.eye(self.block, dtype=points.dtype, device=points.device)
         outer = blocks[..., :, None] * blocks[..., None, :]
-        inner = stretch[..., None, None] * identity + 2 * slope[..., None, None] * outer
-        return (stretch[..., None] * blocks).flatten(-2), inner
+        rows = torch.arange(points.shape[-1], device=points.device).unflatten(0, (-1, self.block))
+        jacobian = points.new_zeros(*points.shape, points.shape[-1])
+        jacobian[..., rows[:, :, None], rows[:, None, :]] = (
+            stretch[..., None, None] * identity + 2 * slope[..., None, None] * outer
+        )
+        return (stretch[..., None] * blocks).flatten(-2), jacobian
 
     def normal_equations(self, points: Float[Tensor, "*batch D"]) -> NormalEquations:
         """From the residual and its Jacobian."""

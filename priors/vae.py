@@ -38,6 +38,12 @@ class VAEConfig:
     draws: int = 64
     """Latent draws behind `VAE.log_prob`."""
 
+    def __post_init__(self) -> None:
+        if self.draws < 1:
+            raise ValueError(f"draws must be 1 or more; found {self.draws}")
+        if not 0 < self.least_std_rad < math.inf:
+            raise ValueError(f"least_std_rad must be above 0 and finite; found {self.least_std_rad}")
+
 
 class Perceptron(nn.Module):
     """y = W3 a(W2 a(W1 x + b1) + b2) + b3, the activation a element by element; computed in the type of x."""

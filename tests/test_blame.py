@@ -100,7 +100,14 @@ def test_what_was_broken_is_blamed_first(prior, joint, rotvec):
     pose = usual_poses(prior, 6)
     found = blame(prior, broken(pose, joint, *rotvec), most=3)
     assert [JOINTS[index] for index in found.joints[:, 0].tolist()] == [joint] * 6
-    assert bool((found.gain[:, 0] > 5 * found.gain[:, 1]).all()), "the joints beside it are not to blame"
+    before = blame(prior, pose, most=1).gain[:, 0]
+    assert bool((found.gain[:, 1] < before + 2).all()), "the joints beside it are not to blame"
+
+
+@pytest.mark.parametrize("most", [-1, 0, len(JOINTS) + 1])
+def test_no_more_joints_than_there_are_can_be_blamed(prior, most):
+    with pytest.raises(ValueError, match=f"most is {most}"):
+        blame(prior, usual_poses(prior), most)
 
 
 def test_two_broken_joints_are_both_blamed(prior):

@@ -21,7 +21,7 @@ from meshrec.errors import MeshrecError
 from meshrec.train.checkpoint import LAST, Best, Card, Checkpoints, State, load_best, read_checkpoint, write_checkpoint
 from meshrec.train.descent import Descent, OptimizerConfig, Phase
 from meshrec.train.journal import LOG, LogFile, read_log
-from meshrec.train.loop import run
+from meshrec.train.loop import LOCK, run
 from meshrec.train.processes import Share
 from meshrec.train.training import LoopConfig
 
@@ -152,6 +152,7 @@ class Line:
     """y = 2 x, with enough weights to fill a small disk."""
 
     selected_by = "mse"
+    fingerprint = ""
 
     def __init__(self) -> None:
         torch.manual_seed(0)
@@ -189,7 +190,7 @@ def disk_of(bytes_a_file: int) -> Iterator[None]:
 def test_a_disk_without_room_is_advice_before_the_first_step(tmp_path):
     with disk_of(10_000), pytest.raises(MeshrecError, match=r"Cannot write .*last\.safetensors: File too large"):
         train(tmp_path)
-    assert names(tmp_path) == {"config.yaml", LOG}
+    assert names(tmp_path) == {"config.yaml", LOG, LOCK}
     assert read_log(tmp_path / LOG) == []
 
 
@@ -247,7 +248,8 @@ def test_a_log_goes_on_after_its_step(tmp_path):
     assert [line["mse"] for line in read_log(tmp_path / LOG)] == [0.5, 1.0, 1.5, None]
 
 
-def test_a_log_that_is_none_is_refused(tmp_path):
-    (tmp_path / LOG).write_text("hello\n{}\n")
+@pytest.mark.parametrize("text", [b"hello\n{}\n", b"{}\n", b"[1]\n{}\n", b'{"step": null}\n', b"\xff\xfe\n{}\n"])
+def test_a_log_that_is_none_is_refused(text, tmp_path):
+    (tmp_path / LOG).write_bytes(text)
     with pytest.raises(MeshrecError, match=r"log\.jsonl is damaged"):
         LogFile(tmp_path / LOG, 0)

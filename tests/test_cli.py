@@ -15,9 +15,10 @@ def test_help_names_every_verb(capsys: pytest.CaptureFixture[str]) -> None:
     assert all(verb in text for verb in VERBS)
 
 
-def test_help_imports_nothing_heavy() -> None:
+@pytest.mark.parametrize("words", [["--help"], ["train", "--help"]])
+def test_help_imports_nothing_heavy(words: list[str]) -> None:
     code = (
-        "import sys; from meshrec.cli import main; main(['--help']);"
+        f"import sys; from meshrec.cli import main; main({words});"
         "heavy = {'torch', 'numpy', 'cv2', 'warp', 'tyro', 'rich', 'mediapipe'} & set(sys.modules);"
         "sys.exit(f'imported {heavy}' if heavy else 0)"
     )

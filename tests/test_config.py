@@ -1,5 +1,6 @@
 """Configurations: the file says what differs, comes back whole, and is refused by the name of what is wrong."""
 
+import math
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -8,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from meshrec.config import config_text, flat_settings, override_config, read_config, task_of
+from meshrec.config import checked_config, config_text, flat_settings, read_config, task_of
 from meshrec.errors import MeshrecError
 from meshrec.train.descent import OptimizerConfig
 from meshrec.train.training import LoopConfig
@@ -67,31 +68,18 @@ def test_a_file_is_a_difference_from_the_defaults(tmp_path):
     assert isinstance(config.loop.optimizer.clip_norm, float)
 
 
-def test_the_command_line_has_the_last_word(tmp_path):
-    path = written(tmp_path, "jitter_rad: 0.1\nloop: {steps: 7, seed: 3}")
-    options = ["--loop.steps", "100", "--flow.kind", "coupling", "--no-mirrored", "--data", "a.npz", "b.npz"]
-    config = read_config(path, PriorConfig, [*options, "--loop.optimizer.learning-rate", "1e-5"])
-    loop = LoopConfig(steps=100, seed=3, optimizer=OptimizerConfig(learning_rate=1e-5))
-    changed = PriorConfig(data=(Path("a.npz"), Path("b.npz")), mirrored=False, jitter_rad=0.1, loop=loop)
-    assert config == replace(changed, flow=FlowConfig(kind="coupling"))
+def test_what_came_another_way_is_held_to_the_same_rules():
+    config = PriorConfig(data=(Path("a"),), jitter_rad=0.1)
+    assert checked_config(config, "here") == config
+    with pytest.raises(MeshrecError, match=r"^here: jitter_rad is \.nan; it should be a finite number"):
+        checked_config(replace(config, jitter_rad=math.nan), "here")
 
 
-@pytest.mark.parametrize(
-    ("option", "said"),
-    [("--loop.stesp", "--loop.steps"), ("--flow.kind=spline", "coupling"), ("--loop.steps=0", "must be positive")],
-)
-def test_an_option_that_is_not_understood_ends_with_code_two(option, said, capsys):
-    with pytest.raises(SystemExit) as end:
-        override_config(PriorConfig(), [option, "1"] if "=" not in option else [option], "meshrec train prior.yaml")
-    assert end.value.code == 2
-    assert said in capsys.readouterr().err
-
-
-def test_help_shows_what_the_file_says(tmp_path, capsys):
-    with pytest.raises(SystemExit) as end:
-        read_config(written(tmp_path, "loop: {steps: 4321}"), PriorConfig, ["--help"], "meshrec train prior.yaml")
-    assert end.value.code == 0
-    assert "4321" in capsys.readouterr().out
+def test_numbers_may_have_exponents_and_settings_may_be_merged(tmp_path):
+    assert read_config(written(tmp_path, "loop: {steps: 1e3, ema: 9e-1}"), PriorConfig).loop == LoopConfig(1000, ema=0.9)
+    text = "loop: &a {steps: 7}\nmix: &b {x: 1.0}\nflow: {<<: {layers: 3}, layers: 5}"
+    config = read_config(written(tmp_path, text), PriorConfig)
+    assert (config.loop.steps, config.flow.layers) == (7, 5)
 
 
 REFUSED = [
@@ -103,8 +91,14 @@ REFUSED = [
     ("loop: {steps: many}", r"loop\.steps is many; it should be a valid integer"),
     ("loop: {steps: 2.5}", r"loop\.steps is 2\.5; it should be a valid integer"),
     ("loop: {steps: 0}", r"loop: steps is 0; it must be positive"),
-    ("loop: {steps: yes}", r"loop\.steps is true; it should be a int"),
-    ("loop: {ema: no}", r"loop\.ema is false; it should be a float"),
+    ("loop: {steps: yes}", r"loop\.steps is true; numbers should stand there"),
+    ("loop: {ema: no}", r"loop\.ema is false; numbers should stand there"),
+    ("loop: {optimizer: {betas: [no, 0.9]}}", r"betas is \[false, 0\.9\]; numbers should stand there"),
+    ("loop: {optimizer: {betas: [2, 3]}}", r"loop\.optimizer: betas is \(2\.0, 3\.0\); both must be in \[0, 1\)"),
+    ("loop: {optimizer: {weight_decay: -1}}", r"weight_decay is -1\.0; it must be from 0"),
+    ("loop: {ema: 1.0}", r"loop: ema is 1\.0; it must be in \[0, 1\)"),
+    ("loop: {seed: 100000000000000000000000}", r"loop: seed is 1000*; it must be from 0"),
+    ("loop: {batch: 100000000000}", r"loop: batch is 1000*; it must be from 1 to 1000000"),
     ("loop: {ema: .nan}", r"loop\.ema is \.nan; it should be a finite number"),
     ("loop: {optimizer: {betas: [0.9]}}", r"loop\.optimizer\.betas\.1 is missing|betas"),
     ("loop: 3", r"loop is 3; it should be a dictionary"),

@@ -143,7 +143,7 @@ def test_a_z_up_motion_stands_upright_and_a_y_up_motion_stays(tmp_path, model):
 
 def test_a_motion_keeps_its_translation_and_its_hands_straight(tmp_path, model):
     poses = np.full((1, 156), 0.3)
-    poses[:, : 3 * pose_files.BODY_JOINTS] = 0
+    poses[:, : 3 * pose_files.SHARED_JOINTS] = 0
     path = write_motion(tmp_path / "m.npz", poses, np.array([[1.0, 2.0, 3.0]]), np.zeros(10), mocap_frame_rate=60.0)
     read = pose_files.read_poses(path)
     torch.testing.assert_close(read.params.rotations, torch.eye(3).expand(1, len(SMPL24), 3, 3))
@@ -175,6 +175,8 @@ BAD = {
     "empty.json": b'{"people": [], "body": {"name": "neutral"}}',
     "no_body.json": b'{"people": [{"smpl": {"pose_axis_angle": [0], "betas": [0], "transl_m": [0, 0, 0]}}]}',
     "uneven.json": b'{"people": [{"smpl": {"pose_axis_angle": [0, 0]}}, {"smpl": {"pose_axis_angle": [0]}}]}',
+    "deep.json": b"[" * 100_000,
+    "large.json": b'{"people": [{"smpl": {"pose_axis_angle": [1' + b"0" * 400 + b']}}], "body": {}}',
     "words.json": b'{"people": [{"smpl": {"pose_axis_angle": ["x"]}}], "body": {}}',
     "foreign.npz": b"PK",
     "photo.jpg": b"x",
@@ -186,6 +188,21 @@ def test_betas_of_another_number_of_frames_are_refused(tmp_path, shape):
     path = write_motion(tmp_path / "motion.npz", np.zeros((4, 72)), np.zeros((4, 3)), np.zeros(shape))
     with pytest.raises(MeshrecError, match="betas of shape"):
         pose_files.read_poses(path)
+
+
+def test_more_betas_than_any_body_has_are_refused(tmp_path):
+    path = write_motion(tmp_path / "motion.npz", np.zeros((4, 72)), np.zeros((4, 3)), np.zeros(2_000_000))
+    with pytest.raises(MeshrecError, match="2000000 betas"):
+        pose_files.read_poses(path)
+
+
+@pytest.mark.parametrize("dtype", [">f4", np.longdouble, ">i2"])
+def test_numbers_of_every_kind_are_read(tmp_path, dtype):
+    poses, trans, betas = (np.ones(shape, dtype) for shape in ((2, 72), (2, 3), 10))
+    read = pose_files.read_poses(write_motion(tmp_path / "motion.npz", poses, trans, betas))
+    expected = roma.rotvec_to_rotmat(torch.ones(2, len(SMPL24), 3))
+    torch.testing.assert_close(read.params.rotations, expected, rtol=0.0, atol=1e-6)
+    assert (read.params.transl_m == 1).all() and (read.params.betas == 1).all()
 
 
 def test_texture_coordinates_are_written_when_asked_for(tmp_path):

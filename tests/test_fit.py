@@ -54,7 +54,13 @@ def seen_by(model: BodyModel, params: BodyParams, skeleton: Skeleton, landmarks:
     return Keypoints(xy_px, torch.ones(xy_px.shape[:2], dtype=torch.float64), skeleton, joints if landmarks else None)
 
 
-def objective_of(model: BodyModel, prior: PosePrior | None, params: BodyParams, landmarks: bool) -> Objective:
+def objective_of(
+    model: BodyModel,
+    prior: PosePrior | None,
+    params: BodyParams,
+    landmarks: bool,
+    config: ObjectiveConfig = ObjectiveConfig(),  # noqa: B008
+) -> Objective:
     keypoints = seen_by(model, params, H36M17, landmarks=True)
     assert keypoints.landmarks_m is not None
     people = len(params.betas)
@@ -66,14 +72,15 @@ def objective_of(model: BodyModel, prior: PosePrior | None, params: BodyParams, 
         landmarks_m=keypoints.landmarks_m,
         landmark_weight=keypoints.confidence * float(landmarks),
     )
-    return Objective(model, prior, H36M17, observations, ObjectiveConfig())
+    return Objective(model, prior, H36M17, observations, config)
 
 
 @pytest.mark.parametrize("landmarks", [False, True])
 def test_the_gradient_is_the_objectives_slope(model: BodyModel, prior: PosePrior, landmarks: bool) -> None:
     """Against autograd; what the pose correctives add to the slope is left out on purpose, and small."""
     truth = people_of(prior, 3)
-    objective = objective_of(model, prior, truth, landmarks)
+    weights = ObjectiveConfig(prior_weight=3.0, shape_weight=0.4)
+    objective = objective_of(model, prior, truth, landmarks, weights)
     start = retract(truth, 0.1 * torch.randn(3, 85, dtype=torch.float64, generator=torch.Generator().manual_seed(1)))
     step = torch.zeros(3, 85, dtype=torch.float64, requires_grad=True)
     objective.terms(retract(start, step)).total.sum().backward()
@@ -84,6 +91,17 @@ def test_the_gradient_is_the_objectives_slope(model: BodyModel, prior: PosePrior
     assert torch.allclose(ours[:, -3:], step.grad[:, -3:], rtol=1e-8, atol=1e-8), "translation has no correctives"
     exact = 1e-2 if landmarks else 1e-9  # the landmarks' scale is found in a few rounds
     assert torch.allclose(ours[:, 72:82], step.grad[:, 72:82], rtol=exact, atol=exact), "nor has shape"
+
+
+def test_weights_multiply_their_terms_and_no_other(model: BodyModel, prior: PosePrior) -> None:
+    truth = people_of(prior, 3)
+    plain = objective_of(model, prior, truth, landmarks=True).terms(truth)
+    weights = ObjectiveConfig(prior_weight=3.0, shape_weight=0.4)
+    weighted = objective_of(model, prior, truth, landmarks=True, config=weights).terms(truth)
+    assert torch.allclose(plain.prior, prior.energy(truth.pose)) and (plain.prior > 0).all()
+    assert torch.allclose(weighted.prior, 3 * plain.prior)
+    assert torch.allclose(weighted.shape, 0.4 * plain.shape) and (plain.shape > 0).all()
+    assert torch.equal(weighted.keypoints, plain.keypoints) and torch.equal(weighted.landmarks, plain.landmarks)
 
 
 def test_the_quadratic_is_symmetric_and_positive(model: BodyModel, prior: PosePrior) -> None:

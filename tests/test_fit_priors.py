@@ -79,6 +79,11 @@ def test_a_run_is_published_with_its_best_weights(tool, folder, tmp_path):
         tool.command((folder,), tool.Recipe(), tmp_path, runs={"none": tmp_path / "empty"})
 
 
+def test_every_training_holds_out_the_same_people(tool):
+    for file in sorted((TOOLS.parent / "configs").glob("prior_*.yaml")):
+        assert tool.read_config(file, tool.PriorRun).poses.held_out == tool.VALIDATION, file
+
+
 def test_weighted_quantiles_are_numpys_where_weights_are_equal(tool):
     values = np.random.default_rng(0).normal(size=4001)
     table = tool.weighted_quantiles(values, np.full(4001, 1 / 4001)).numpy()

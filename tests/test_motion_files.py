@@ -24,6 +24,7 @@ from motion_writers import (
     write_bvh,
 )
 
+from meshrec.data import text_file
 from meshrec.data.asf_amc import read_amc
 from meshrec.data.bvh import read_bvh
 from meshrec.data.joint_names import drivers
@@ -202,6 +203,7 @@ BVH_FAULTS = {
     ),
     "no time": (lambda text: text.replace("Time: .0083333", "Time: 0"), "the time of a frame is 0"),
     "an unknown channel": (lambda text: text.replace("Xrotation", "Wrotation", 1), "line 5: wrotation is no channel"),
+    "a channel twice": (lambda text: text.replace("Xrotation", "Yrotation", 1), "line 5: one channel is named twice"),
     "channels miscounted": (lambda text: text.replace("CHANNELS 6", "CHANNELS 5"), "line 5: 6 channels are named"),
     "a brace too many": (lambda text: text.replace("MOTION", "}\nMOTION"), "a brace closes that was not opened"),
     "a brace too few": (lambda text: text.replace("}\nMOTION", "MOTION"), "line 2: its brace is never closed"),
@@ -243,7 +245,11 @@ def test_asf_and_bvh_of_one_motion_agree(tmp_path):
 
 
 AMC_FAULTS = {
-    "a bone too few": (lambda text: text.replace("thorax ", "pelvis ", 1), r"line 34: the frame above lacks thorax"),
+    "a bone too few": (lambda text: re.sub("thorax .*\n", "", text, count=1), "line 33: the frame above lacks thorax"),
+    "an unknown bone": (lambda text: text.replace("thorax ", "pelvis ", 1), r"line \d+: pelvis is no bone"),
+    "a bone twice": (lambda text: text.replace("thorax ", "head ", 1), r"line \d+: head .* stands twice in the frame"),
+    "a frame left out": (lambda text: text.replace("\n3\n", "\n7\n"), r"line \d+: frame 2 is followed by frame 7"),
+    "a frame of no number": (lambda text: text.replace("\n3\n", "\n\u00b3\n"), r"line \d+: \u00b3 is no bone"),
     "the last frame cut off": (lambda text: text[: text.rindex("lowerneck")], r"its end: the frame above lacks lowern"),
     "a number too few": (lambda text: text.rstrip().rsplit(" ", 1)[0], r"line \d+: 3 numbers are needed, 2 found"),
     "no frame number": (lambda text: text.replace("\n1\n", "\n", 1), "line 4: a frame should begin with its number"),
@@ -319,6 +325,9 @@ AMASS_FAULTS = {
     "other poses": ({"poses": np.zeros((FRAMES, 100))}, "100 numbers a pose"),
     "no rate": ({"mocap_framerate": np.zeros(2)}, "frame rate that is not one number"),
     "a rate of nought": ({"mocap_framerate": 0.0}, "0.0 frames a second"),
+    "a rate of all but nought": ({"mocap_framerate": 1e-310}, "1e-310 frames a second"),
+    "a rate beyond measure": ({"mocap_framerate": 1e300}, r"1e\+300 frames a second"),
+    "a place beyond measure": ({"trans": np.full((FRAMES, 3), 1e6)}, "above 10000 radians or metres.*frame 0"),
     "no poses": ({"poses": np.array("walk")}, "not numbers"),
 }
 
@@ -361,9 +370,73 @@ def test_clips_of_our_own_layout_are_motions(tmp_path):
     assert sit.valid.tolist() == [True, True, True, False]
 
 
+BIG_ENDIAN_AND_LONG = ("<f8", ">f8", np.longdouble)
+
+
+@pytest.mark.parametrize("dtype", BIG_ENDIAN_AND_LONG)
+@pytest.mark.parametrize(
+    "write", [lambda path, **more: write_amass(path, *random_motion(seed=11), **more), write_capture]
+)
+def test_numbers_are_the_same_in_every_byte_order_and_precision(tmp_path, write, dtype):
+    path = write(tmp_path / "a.npz")
+    with np.load(path) as file:
+        stored = {name: file[name].astype(dtype) for name in ("poses", "trans")}
+    for one, other in zip(read_motions(path), read_motions(write(tmp_path / "a.npz", **stored)), strict=True):
+        assert np.array_equal(one.axis_angle, other.axis_angle)
+        assert np.array_equal(one.transl_m, other.transl_m)
+
+
+def test_the_shape_of_the_person_does_not_matter_to_a_motion(tmp_path):
+    rotations, transl_m = random_motion(seed=11)
+    plain, odd = (write_amass(tmp_path / name, rotations, transl_m, betas=np.zeros(count)) for name, count in SHAPES)
+    assert np.array_equal(read_motions(plain)[0].axis_angle, read_motions(odd)[0].axis_angle)
+
+
+SHAPES = (("a.npz", 16), ("b.npz", 2_000_000))
+
+
+def test_angles_are_pi_at_most_and_the_rotations_the_same(tmp_path):
+    rotations, _ = random_motion(seed=12, frames=7)
+    vectors = roma.rotmat_to_rotvec(rotations)
+    axes = torch.nn.functional.normalize(vectors, dim=-1)
+    for turns in (-3, -1, 0, 1, 2):
+        wound = (vectors + 2 * math.pi * turns * axes).numpy()
+        run, _ = read_motions(write_capture(tmp_path / "a.npz", poses=wound))
+        assert np.linalg.norm(run.axis_angle, axis=-1).max() < math.pi + 1e-6
+        assert np.abs(run.axis_angle - vectors[4:].numpy()).max() < 1e-5
+    with pytest.raises(MeshrecError, match="above 10000 radians"):
+        read_motions(write_capture(tmp_path / "a.npz", poses=np.full((7, 24, 3), 1e5)))
+
+
+def test_names_that_cannot_be_written_are_written_with_a_question_mark(tmp_path):
+    names = {name: np.array(["a\ud800", "b"]) for name in ("clip_name", "clip_subject", "clip_source")}
+    first, _ = read_motions(write_capture(tmp_path / "\udcff.npz", **names))
+    assert (first.name, first.subject, first.source) == ("a?", "a?", "a?")
+    assert first.file == str(tmp_path / "?.npz")
+
+
+def test_more_rotations_than_fit_are_refused_before_they_are_made(tmp_path, monkeypatch):
+    rotations, transl_m = random_motion(seed=1)
+    paths = [write_bvh(tmp_path / "a.bvh", CMU_RIG, rotations, transl_m)]
+    paths.append(write_amc(tmp_path / "02_01.amc", CMU_RIG, rotations, transl_m, Style()))
+    joints = len(CMU_RIG.names)
+    for path in paths:
+        monkeypatch.setattr(text_file, "MAX_ROTATIONS", FRAMES * joints)
+        assert len(read_motions(path)[0]) == FRAMES
+        monkeypatch.setattr(text_file, "MAX_ROTATIONS", FRAMES * joints - 1)
+        with pytest.raises(MeshrecError, match=f"{joints} joints in {FRAMES} frames.*shorter files"):
+            read_motions(path)
+
+
+def test_frame_time_is_known_in_any_case(tmp_path):
+    path = write_bvh(tmp_path / "a.bvh", CMU_RIG, *random_motion(seed=1))
+    path.write_text(path.read_text().replace("Frame Time:", "FRAME  time:").replace("Frames:", "FRAMES:"))
+    assert read_bvh(path).fps == 120.0
+
+
 def test_frames_that_are_not_valid_may_hold_anything(tmp_path):
-    poses = np.zeros((7, 24, 3), np.float32)
-    poses[3] = np.nan
+    poses = np.zeros((7, 24, 3))
+    poses[3] = [np.nan, np.inf, 1e300]
     read_motions(write_capture(tmp_path / "a.npz", poses=poses))
     with pytest.raises(MeshrecError, match=r"a\.npz: the clip sit has numbers that are not finite.*frame 3"):
         read_motions(write_capture(tmp_path / "a.npz", poses=poses, valid=np.full(7, True)))

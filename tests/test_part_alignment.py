@@ -62,14 +62,14 @@ class Scene:
         masks = (masks or self.masks).to(torch.float64)
         return PartEvidence(masks, NOISE_SHARE * masks.size_px, torch.arange(len(masks.size_px)))
 
-    def objective(self, shape_weight: float = 0.0) -> Objective:
+    def objective(self, shape_weight: float = 0.0, parts_weight: float = 1.0) -> Objective:
         """Of parts and shape alone: the joints have no weight."""
         evidence = self.evidence()
         evidence = replace(evidence, masks=evidence.masks.about(camera_of(PEOPLE).center_px))
         nothing = torch.zeros(PEOPLE, len(H36M17), 3, dtype=torch.float64)
         ones = torch.ones(PEOPLE, dtype=torch.float64)
         seen = Observations(nothing[..., :2], nothing[..., 0], 2 * ones, 360 * ones, nothing, nothing[..., 0])
-        settings = ObjectiveConfig(shape_weight=shape_weight)
+        settings = ObjectiveConfig(shape_weight=shape_weight, parts_weight=parts_weight)
         return Objective(self.model, None, H36M17, seen, settings, PartSight(evidence, self.skin))
 
 
@@ -187,7 +187,7 @@ def test_the_gradient_is_the_terms_slope(scene: Scene, correctives: bool) -> Non
     file = scene.model.file
     model = scene.model if correctives else BodyModel(replace(file, posedirs=0 * file.posedirs), torch.float64)
     plain = replace(scene, model=model, skin=skin_points(model, POINTS))
-    objective = plain.objective()
+    objective = plain.objective(parts_weight=0.4)
     start = retract(scene.params, 0.1 * noise(PEOPLE, 85, seed=1))
     step = torch.zeros(PEOPLE, 85, dtype=torch.float64, requires_grad=True)
     objective.terms(retract(start, step)).parts.sum().backward()
@@ -202,10 +202,10 @@ def test_the_gradient_is_the_terms_slope(scene: Scene, correctives: bool) -> Non
 
 def test_the_hessian_is_that_of_rigid_parts(scene: Scene) -> None:
     """Against Gauss-Newton's with the exact motion of every point: blending is all that is left out."""
-    objective = scene.objective()
+    objective = scene.objective(parts_weight=0.4)
     start = retract(scene.params, 0.1 * noise(PEOPLE, 85, seed=1))
     xy_px, facing = scene.points(start)
-    curvature = alignment_pull(xy_px, facing, scene.evidence(), OUTLIER).curvature[:1]
+    curvature = 0.4 * alignment_pull(xy_px, facing, scene.evidence(), OUTLIER).curvature[:1]
 
     def moved(step: Tensor) -> Tensor:
         return scene.points(retract(start[:1], step[None]))[0]
@@ -281,6 +281,17 @@ def test_what_is_not_seen_costs_nothing(scene: Scene) -> None:
     assert torch.equal(body_part_alignment(xy_px, facing, without), body_part_alignment(aside, facing, without))
 
 
+def test_a_part_of_two_cells_is_a_slip(scene: Scene) -> None:
+    labels = torch.full((100, 100), -1)
+    labels[10:90, 10:90] = SMPL24.index("spine3")
+    hand = SMPL24.index("left_hand")
+    for cells, seen in ((1, False), (2, False), (3, True), (4, True)):
+        labels[50, 50 : 50 + cells] = hand
+        masks = part_masks(labels)
+        assert masks.cell_px == 1
+        assert bool(masks.seen[hand]) == seen
+
+
 def test_a_part_that_no_set_names_is_left_alone(scene: Scene) -> None:
     hands = PartSet("hands", (("left", ("left_hand",)), ("right", ("right_hand",))))
     labels = torch.full_like(scene.labels, -1)
@@ -345,6 +356,22 @@ def test_masks_bring_the_surface_nearer(scene: Scene) -> None:
     assert after < 0.7 * before
     with pytest.raises(ValueError, match="part masks of 2 people"):
         branch.fit(keypoints, camera, scene.masks[:2])
+
+
+def test_a_fit_reports_the_alignment_at_its_noise_and_weight(scene: Scene) -> None:
+    """Which is the loss's, of the points of the body that it found."""
+    joints, camera = scene.model.regressed(scene.params, H36M17), camera_of(PEOPLE)
+    sure = torch.ones(PEOPLE, len(H36M17), dtype=torch.float64)
+    settings = ObjectiveConfig(parts_weight=0.4, part_outlier=6.0)
+    config = FitConfig(part_noise_share=0.03, starts=1, minimize=MinimizeConfig(2), objective=settings)
+    estimate = FitBranch(scene.model, None, config).fit(
+        Keypoints(project(joints, camera), sure, H36M17), camera, scene.masks
+    )
+    assert estimate.params is not None and estimate.report is not None
+    alignment = body_part_alignment(*scene.points(estimate.params), scene.masks, noise_share=0.03, outlier=6.0)
+    assert torch.allclose(estimate.report.terms.parts, 0.4 * alignment, rtol=1e-6)
+    evidence = replace(scene.evidence(), noise_px=0.03 * scene.masks.size_px.double())
+    assert torch.allclose(alignment, alignment_energy(*scene.points(estimate.params), evidence, 6.0))
 
 
 def test_keypoint_alignment_is_a_mean_distance_in_pixels(scene: Scene) -> None:

@@ -2,6 +2,7 @@
 
 import importlib
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -139,6 +140,13 @@ def test_paths_are_parts_and_files_of_a_folder_are_one(tmp_path):
     assert [clip.source for clip in both.clips[3:5]] == ["lab", "x"]
 
 
+def test_a_faulty_file_tells_of_the_tool_that_leaves_it_out(tmp_path):
+    capture(tmp_path / "good.npz", *motions())
+    (tmp_path / "bad.bvh").write_text("HIERARCHY\n")
+    with pytest.raises(MeshrecError, match=r"bad\.bvh.*no MOTION.*tools/collect_poses\.py"):
+        open_poses([tmp_path])
+
+
 def test_a_collection_is_not_read_before_it_is_asked(tmp_path):
     part = write_collection(tmp_path / "poses", motions()).parts[0]
     assert isinstance(part.axis_angle, np.memmap)
@@ -257,6 +265,25 @@ def test_the_tool_ends_well_when_every_file_is_good(tmp_path, tool):
     assert tool.command((path,), tmp_path / "out", Reading(), hz=None, dtype="float32") == 0
     collection = open_collection(tmp_path / "out")
     assert torch.equal(collection.rotations(all_rows(collection)), rotations_of(*motions()))
+
+
+def test_the_tool_keeps_what_is_odd_and_writes_no_infinity(tmp_path, tool):
+    odd = motion("a\ud800", "ann", 4, seed=2)
+    angles = np.linalg.norm(odd.axis_angle, axis=-1, keepdims=True)
+    wound = replace(odd, axis_angle=odd.axis_angle * (1 + 1400 * np.float32(2 * np.pi) / angles))
+    far = replace(odd, transl_m=np.full((4, 3), 1e300))
+    slow = replace(odd, fps=1e-310)
+    inputs = tuple(
+        capture(tmp_path / name, one) for name, one in {"\udcff.npz": wound, "far.npz": far, "slow.npz": slow}.items()
+    )
+    assert tool.command(inputs, tmp_path / "out", Reading(), hz=None) == 1
+    collection = open_collection(tmp_path / "out")
+    assert [clip.name for clip in collection.clips] == ["a?"]
+    assert collection.rotations(collection.rows()).isfinite().all()
+    assert np.abs(collection.parts[0].axis_angle[collection.rows()]).max() < 3.15
+    for hz in (1e-310, float("nan"), float("inf"), 0.0):
+        with pytest.raises(MeshrecError, match=r"--hz a number from 0\.01"):
+            tool.command(inputs, tmp_path / "out", Reading(), hz=hz)
 
 
 def test_the_tool_writes_nothing_when_no_file_is_good(tmp_path, tool):

@@ -72,6 +72,15 @@ def test_a_written_prior_comes_back(kind, tmp_path):
     assert not any(parameter.requires_grad for parameter in loaded.parameters())
 
 
+@pytest.mark.parametrize("kind", ["gaussian", "paper"])
+def test_mean_rotations_are_exact_though_the_file_is_in_single_precision(kind, tmp_path):
+    prior = made(KINDS[kind])
+    assert prior.mean_rotations.dtype == torch.float32
+    means = read_prior(write_prior(tmp_path / "prior.safetensors", prior, KINDS[kind])).mean_rotations
+    torch.testing.assert_close(means, prior.mean_rotations.double(), rtol=0, atol=1e-6)
+    torch.testing.assert_close(means.mT @ means, torch.eye(3).double().expand(23, 3, 3), rtol=0, atol=1e-14)
+
+
 BROKEN: list[tuple[str, Callable, str]] = [
     ("density.means", lambda t: None, "density.means is missing"),
     ("surprise", lambda t: torch.zeros(3), "surprise is of shape"),
@@ -102,6 +111,23 @@ def test_a_broken_file_is_refused_by_the_name_of_the_tensor(name, change, senten
 
 
 @pytest.mark.parametrize(
+    ("kind", "name", "number"),
+    [
+        ("flow", "density.layers.0.weight", 0.0),
+        ("flow", "density.base.log_dof", 1e4),
+        ("vae", "decoder.last.weight", 1e38),
+    ],
+)
+def test_a_prior_without_an_energy_is_refused(kind, name, number, tmp_path):
+    """Every tensor alone is fine."""
+    path = write_prior(tmp_path / "prior.safetensors", made(KINDS[kind]), KINDS[kind])
+    tensors, header = read_tensors(path)
+    write_tensors(path, tensors | {name: torch.full_like(tensors[name], number)}, header)
+    with pytest.raises(MeshrecError, match="no finite number at its own mean pose"):
+        read_prior(path)
+
+
+@pytest.mark.parametrize(
     ("header", "sentence"),
     [
         ("", "its header is not that of one"),
@@ -113,6 +139,15 @@ def test_a_broken_file_is_refused_by_the_name_of_the_tensor(name, change, senten
             "log_weights is",
         ),
         ('{"kind": "mixture", "components": 1000000000000}', "its header is not that of one"),
+        ('{"kind": "mixture", "components": 3, "colour": 5}', "its header is not that of one"),
+        ('{"kind": "mixture", "components": 3, "base": {"colour": 5}}', "its header is not that of one"),
+        ('{"kind": "flow", "base": {"dof": 0}}', "its header is not that of one"),
+        ('{"kind": "flow", "base": {"dof": -1}}', "its header is not that of one"),
+        ('{"kind": "flow", "base": {"dof": NaN}}', "its header is not that of one"),
+        ('{"kind": "flow", "flow": {"depth": 1000000}}', "its header is not that of one"),
+        ('{"kind": "vae", "vae": {"draws": 0}}', "its header is not that of one"),
+        ('{"kind": "vae", "vae": {"draws": 1000000000000}}', "its header is not that of one"),
+        ('{"kind": "vae", "vae": {"least_std_rad": -1}}', "its header is not that of one"),
     ],
 )
 def test_a_file_whose_header_is_of_something_else_is_refused(header, sentence, tmp_path):
@@ -152,6 +187,14 @@ def test_a_shipped_prior_is_what_its_card_says(name):
 
 def test_all_shipped_priors_together_are_small():
     assert sum(path.stat().st_size for path in WEIGHTS.glob("prior_*")) < 2_000_000
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_a_shipped_prior_hardly_knows_left_from_right(name):
+    prior = read_prior(WEIGHTS / f"{name}.safetensors")
+    rotations = prior.sample(400, generator=torch.Generator().manual_seed(5)).double()
+    energy = prior.energy(rotations)
+    assert (energy - prior.energy(mirrored(rotations))).abs().mean() < energy.std() / 2
 
 
 @pytest.mark.parametrize("name", SHIPPED)

@@ -155,6 +155,14 @@ def test_more_bodies_than_a_sheet_holds_are_all_written(tmp_path, capsys, monkey
     assert len(read_poses(tmp_path / "p.npz").names) == 5
 
 
+def test_poses_beyond_numbers_are_not_drawn(tmp_path, monkeypatch, mixture):
+    monkeypatch.setattr(mixture, "sample", lambda n, temperature, random: torch.full((n, 23, 3, 3), torch.nan))
+    monkeypatch.setattr(sample, "open_prior", lambda name: mixture)
+    with pytest.raises(MeshrecError, match="poses beyond numbers"):
+        sample.command("mixture", 2, tmp_path / "s.png", poses=tmp_path / "p.npz")
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
@@ -163,8 +171,10 @@ def test_more_bodies_than_a_sheet_holds_are_all_written(tmp_path, capsys, monkey
         ({"count": 0}, "-n"),
         ({"temperature": -0.1}, "--temperature"),
         ({"temperature": float("nan")}, "--temperature"),
+        ({"temperature": 1e30}, "--temperature"),
         ({"seed": -1}, "--seed"),
         ({"shape_spread": -1.0}, "--shape-spread"),
+        ({"shape_spread": 1e30}, "--shape-spread"),
         ({"output": "sheet.jpg"}, ".png"),
         ({"poses": "poses.json"}, ".npz"),
     ],

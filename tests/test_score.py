@@ -265,6 +265,20 @@ def test_the_json_says_everything_by_name(tmp_path, capsys, usual):
     assert "frames 2 (from 0)" in captured.err
 
 
+def test_the_json_is_told_though_the_picture_cannot_be_written(tmp_path, capsys, usual):
+    good = write_motion(tmp_path / "good.npz", usual[:4])
+    with pytest.raises(MeshrecError, match=r"good\.npz"):
+        score.command((good,), "mixture", output=good / "worst.png", json=True)
+    assert json.loads(capsys.readouterr().out)["results"][0]["frames"] == 4
+
+
+@pytest.mark.parametrize("number", [np.nan, 1e30])
+def test_a_file_without_a_frame_that_can_be_judged_is_told_why(tmp_path, mixture, usual, number):
+    path = write_motion(tmp_path / "m.npz", turned(usual[:1], 0, "neck", number, 0.0, 0.0))
+    with pytest.raises(MeshrecError, match="no frame whose numbers are finite and of sensible size"):
+        score.score_file(path, mixture, 1)
+
+
 def test_the_picture_shows_the_worst_of_all_files(tmp_path, capsys, usual):
     files = tuple(write_motion(tmp_path / f"{name}.npz", usual[start::2]) for start, name in enumerate("ab"))
     assert score.command(files, "mixture", worst=2, output=tmp_path / "w.png") == 0

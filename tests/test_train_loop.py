@@ -3,6 +3,7 @@
 Run as a script it trains the toy tasks into a folder, alone or under torchrun.
 """
 
+import fcntl
 import io
 import json
 import math
@@ -27,11 +28,11 @@ from torch import Tensor, nn
 
 from meshrec.config import read_config
 from meshrec.errors import MeshrecError
-from meshrec.randomness import generator_of, shuffled_rows
+from meshrec.randomness import generator_of
 from meshrec.train.checkpoint import LAST, load_best
 from meshrec.train.descent import Descent, OptimizerConfig, Phase, learning_rate
 from meshrec.train.journal import LOG, read_log
-from meshrec.train.loop import Outcome, run
+from meshrec.train.loop import LOCK, Outcome, run
 from meshrec.train.processes import Processes, Share, launched
 from meshrec.train.task import Task
 from meshrec.train.training import Average, LoopConfig, Training
@@ -58,6 +59,7 @@ class Regression:
     """y = x w + noise, learnt by a small network with dropout."""
 
     selected_by = "mse"
+    fingerprint = "points"
 
     def __init__(self, config: ToyConfig, during: Callable[[int], None] = lambda step: None) -> None:
         torch.manual_seed(config.loop.seed)
@@ -240,6 +242,25 @@ def test_another_configuration_is_refused_by_what_differs(other, said, tmp_path)
     assert content(tmp_path) == before
 
 
+def test_other_data_are_refused_and_the_same_data_elsewhere_are_not(tmp_path):
+    train(tmp_path)
+    task = Regression(CONFIG)
+    task.fingerprint = "other points"
+    with pytest.raises(MeshrecError, match=r"holds 12 steps of a run on other data"):
+        train(tmp_path, CONFIG, task)
+
+
+def test_two_runs_at_once_do_not_share_a_folder(tmp_path):
+    train(tmp_path)
+    before = content(tmp_path)
+    with (tmp_path / LOCK).open("a") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with pytest.raises(MeshrecError, match=r"Another run is training in"):
+            train(tmp_path)
+    assert content(tmp_path) == before
+    train(tmp_path)
+
+
 def test_a_schedule_that_knows_its_end_keeps_it(tmp_path):
     config = changed(optimizer=replace(ADAM, schedule="cosine"))
     train(tmp_path, config)
@@ -264,7 +285,7 @@ def test_what_a_killed_writer_left_is_cleared(tmp_path):
     for name in (".last-x1.safetensors", ".best_00000004-x1.safetensors", "mine.safetensors"):
         (tmp_path / name).write_bytes(b"half")
     outcome = train(tmp_path)
-    kept = {LAST, LOG, "config.yaml", "mine.safetensors"} | {best.file for best in outcome.best}
+    kept = {LAST, LOG, LOCK, "config.yaml", "mine.safetensors"} | {best.file for best in outcome.best}
     assert {path.name for path in tmp_path.iterdir()} == kept
 
 
@@ -293,9 +314,10 @@ def test_two_processes_are_one(tmp_path, monkeypatch):
         monkeypatch.setenv(name, value)
     main(tmp_path, "plain")
     assert child.wait() == 0, child.stderr and child.stderr.read()
-    for kind in TASKS:
-        close(tmp_path / f"one_{kind}", tmp_path / kind)
-        assert len(read_log(tmp_path / kind / LOG)) == len(read_log(tmp_path / f"one_{kind}" / LOG))
+    for kind in (*TASKS, "stopped"):
+        one = tmp_path / f"one_{kind.replace('stopped', 'regression')}"
+        close(one, tmp_path / kind)
+        same_logs(one, tmp_path / kind)
 
 
 @pytest.mark.parametrize("kind", TASKS)
@@ -304,11 +326,46 @@ def test_two_halves_are_one_batch(kind, tmp_path):
         config = changed(SPLIT, accumulate=parts)
         train(tmp_path / str(parts), config, TASKS[kind](config))
     close(tmp_path / "1", tmp_path / "2")
-    logs = [read_log(tmp_path / parts / LOG) for parts in "12"]
-    for one, two in zip(*logs, strict=True):
+    same_logs(tmp_path / "1", tmp_path / "2")
+
+
+def same_logs(a: Path, b: Path) -> None:
+    for one, two in zip(read_log(a / LOG), read_log(b / LOG), strict=True):
         assert {name: value for name, value in one.items() if name != "examples_per_s"} == pytest.approx(
             {name: value for name, value in two.items() if name != "examples_per_s"}, rel=1e-9
         )
+
+
+class Lonely(Processes):
+    """One of two that never hears of the other."""
+
+    def average_(self, tensors: Any) -> None: ...
+
+    def follow_(self, tensors: Any) -> None: ...
+
+
+def test_every_process_draws_numbers_of_its_own():
+    drawn = []
+    for rank in range(2):
+        task = Regression(CONFIG)
+        task.model.register_forward_hook(lambda *_: drawn.append(float(torch.rand(()))))
+        Training(task, LOOP, Lonely(rank, 2)).advance()
+    assert drawn[0] != drawn[1]
+
+
+def test_half_of_what_torchrun_tells_is_refused(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(MeshrecError, match=r"has WORLD_SIZE but not RANK, MASTER_ADDR, MASTER_PORT"), launched("cpu"):
+        pass
+
+
+def test_the_trouble_of_one_process_is_told_and_what_is_made_comes_back():
+    def fail() -> None:
+        raise MeshrecError("no poses")
+
+    assert Processes().all_make(lambda: 3) == 3
+    with pytest.raises(MeshrecError, match="no poses"):
+        Processes().all_make(fail)
 
 
 def test_a_batch_that_cannot_be_cut_is_refused(tmp_path):
@@ -358,6 +415,16 @@ def test_the_average_follows_its_formula():
     model.count += 30
     average.take_buffers()
     assert average.model.count == 30
+
+
+def test_the_average_is_judged_with_the_buffers_of_now():
+    task = Regression(CONFIG)
+    task.model.register_buffer("seen", torch.zeros((), dtype=torch.float64))
+    training = Training(task, LOOP, Processes())
+    task.model.get_buffer("seen").add_(3)
+    training.check()
+    assert training.judged is not task.model
+    assert training.judged.get_buffer("seen") == 3
 
 
 RATES = [
@@ -549,7 +616,7 @@ def test_the_terminal_shows_the_figures_and_a_file_gets_lines(tmp_path):
         text = console.file.getvalue()
         assert "validation/mse" in text
         assert "12 steps are done. The best model" in text
-        assert ("step 4 of 12: " in text) != terminal
+        assert "step 4 of 12: " in text
         run(Regression(CONFIG), CONFIG, tmp_path / str(terminal), console=console)
         assert "holds 12 steps of this run" in console.file.getvalue()
 
@@ -566,16 +633,6 @@ def test_tensorboard_is_told_where_it_is_installed(tmp_path, monkeypatch):
 
 
 # ---- random numbers
-
-
-def test_every_row_is_dealt_once_before_any_is_dealt_again():
-    rows = [row for step in range(21) for row in shuffled_rows(0, "deal", step, 4, 12).tolist()]
-    deals = [rows[start : start + 12] for start in range(0, 84, 12)]
-    assert all(sorted(deal) == list(range(12)) for deal in deals)
-    assert len({tuple(deal) for deal in deals}) == 7
-    odd = [row for step in range(7) for row in shuffled_rows(0, "deal", step, 5, 7).tolist()]
-    assert all(sorted(odd[start : start + 7]) == list(range(7)) for start in range(0, 35, 7))
-    assert sorted(shuffled_rows(0, "deal", 0, 9, 3).tolist()) == [0, 0, 0, 1, 1, 1, 2, 2, 2]
 
 
 def test_streams_seeds_and_steps_are_their_own():
@@ -598,7 +655,19 @@ def main(folder: Path, pace: str) -> None:
             run(Regression(config, lambda step: time.sleep(0.005)), config, folder / "regression", processes)
             return
         for kind, task in TASKS.items():
-            train(folder / kind, SPLIT, task(SPLIT), processes=processes)
+            made = task(SPLIT)
+            if not processes.first:
+                for parameter in made.model.parameters():
+                    nn.init.ones_(parameter)
+            train(folder / kind, SPLIT, made, processes=processes)
+
+        def stop(step: int) -> None:
+            if step == 4 and not processes.first:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+        outcome = train(folder / "stopped", SPLIT, Regression(SPLIT, stop), processes=processes)
+        assert (outcome.step, outcome.exit_code) == (5, 143), "a signal to one process ends all of them"
+        train(folder / "stopped", SPLIT, Regression(SPLIT), processes=processes)
 
 
 if __name__ == "__main__":

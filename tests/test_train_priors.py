@@ -1,17 +1,19 @@
 """Laws of training priors: what a batch is made of, where a flow starts, that it learns, and what is refused."""
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import roma
 import torch
 
 from meshrec.cli import main
 from meshrec.data.motion import Motion
-from meshrec.data.pose_augment import jittered
-from meshrec.data.poses import PoseCollection, write_collection
+from meshrec.data.pose_augment import LIMBS, jittered, mirrored
+from meshrec.data.poses import PoseCollection, open_collection, write_collection
 from meshrec.errors import MeshrecError
 from meshrec.train.priors import BLOCK, PosesConfig, PriorRun, PriorTask, build_prior_task, frame_weights
 from meshrec.train.processes import Share
@@ -92,6 +94,66 @@ def test_nobody_who_is_held_out_is_drawn(collection):
     assert (drawn[:, None] - unseen).flatten(2).abs().amax(-1).min() > 1e-2
 
 
+def of_batches(collection: PoseCollection, **poses) -> tuple[PriorTask, torch.Tensor]:
+    """A task, and the poses of a block of its batches; nothing is made of them but what is asked."""
+    plain = {"held_out": ("c",), "mirror": False, "recombine": 0.0, "jitter_rad": 0.0} | poses
+    task = PriorTask(config(poses=PosesConfig(**plain)), collection, CPU)
+    return task, torch.cat([task.batch(step, Share())[0] for step in range(BLOCK)])
+
+
+def frames_of(poses: torch.Tensor, rotations: torch.Tensor, joints: list[int]) -> torch.Tensor:
+    """Which of the rotations each pose has at these joints; -1 where it has none of them."""
+    off = torch.cdist(*(one[:, joints].double().flatten(1) for one in (poses, rotations)))
+    return torch.where(off.amin(1) < 1e-3, off.argmin(1), -1)
+
+
+def test_frames_are_drawn_as_often_as_they_weigh(collection):
+    task, drawn = of_batches(collection, balance=1.0)
+    frames = frames_of(drawn, task.collection.rotations(task.rows)[:, 1:], list(range(23)))
+    assert (frames >= 0).all()
+    for chunk in np.array_split(np.arange(len(task.rows)), 10):
+        share = task.weights[chunk].sum()
+        assert abs(np.isin(frames.numpy(), chunk).mean() - share) < 5 * (share / len(frames)) ** 0.5
+
+
+def test_half_of_the_poses_are_seen_in_a_mirror(collection):
+    task, drawn = of_batches(collection, mirror=True)
+    rotations = task.collection.rotations(task.rows)[:, 1:]
+    plain, flipped = (frames_of(drawn, one, list(range(23))) >= 0 for one in (rotations, mirrored(rotations)))
+    assert (plain ^ flipped).all()
+    assert abs(flipped.double().mean() - 0.5) < 0.06
+
+
+def test_limbs_come_from_other_poses_of_the_batch(collection):
+    task, drawn = of_batches(collection, recombine=0.3)
+    rotations = task.collection.rotations(task.rows)[:, 1:]
+    limbs = {joint for joints in LIMBS.values() for joint in joints}
+    trunk = frames_of(drawn, rotations, [joint for joint in range(23) if joint not in limbs])
+    assert (trunk >= 0).all()
+    for joints in LIMBS.values():
+        limb = frames_of(drawn, rotations, list(joints))
+        assert (limb >= 0).all()
+        assert 0.2 < (limb != trunk).double().mean() < 0.35
+
+
+def test_a_batch_is_jittered_as_wide_as_is_asked(collection):
+    _, still = of_batches(collection)
+    _, shaken = of_batches(collection, jitter_rad=0.1)
+    delta = roma.rotmat_to_rotvec(still.mT @ shaken)
+    torch.testing.assert_close(delta.std(dim=(0, 2)), torch.full((23,), 0.1), rtol=0.1, atol=0)
+
+
+def test_a_fingerprint_is_of_the_poses_and_not_of_their_place(collection, folder, tmp_path):
+    copy = write_collection(tmp_path / "copy", motions(), "float32", "made up")
+    prints = [PriorTask(config(), one, CPU).fingerprint for one in (collection, open_collection(folder), copy)]
+    assert len(set(prints)) == 1
+    changed = motions()
+    changed[0].axis_angle[0, 3] += 0.1
+    others = [changed, motions()[::-1], [replace(motions()[0], subject="d"), *motions()[1:]]]
+    for other in others:
+        assert PriorTask(config(), PoseCollection.of(other), CPU).fingerprint != prints[0]
+
+
 def test_weights_balance_subjects_and_follow_shares(collection):
     rows = collection.rows(without=("c",))
     subject = collection.subject_of(rows)
@@ -105,6 +167,15 @@ def test_weights_balance_subjects_and_follow_shares(collection):
 
 
 # ---- the start
+
+
+def test_the_chart_is_centred_at_the_mean_of_the_weighted_poses(collection):
+    task, _ = of_batches(collection, balance=1.0)
+    rotations = collection.rotations(task.rows, torch.float64)[:, 1:]
+    mean = torch.einsum("n,njkl->jkl", torch.from_numpy(task.weights), rotations)
+    u, _, v = torch.linalg.svd(mean)
+    assert (torch.linalg.det(u @ v) > 0).all()
+    torch.testing.assert_close(task.prior.mean_rotations.double(), u @ v, rtol=0, atol=1e-2)
 
 
 def test_a_flow_starts_at_the_gaussian_of_the_data(collection):
@@ -148,11 +219,55 @@ def test_every_prior_that_is_trained_learns(prior, folder, tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *[("balance", value) for value in (-0.1, 1e4, math.nan)],
+        *[("recombine", value) for value in (7.0, -0.1, math.nan)],
+        *[("jitter_rad", value) for value in (-1.0, math.nan, math.inf)],
+        *[("validation_frames", value) for value in (0, -3)],
+        *[("shares", (value,)) for value in (0.0, -1.0, math.nan, math.inf)],
+    ],
+)
+def test_settings_that_make_no_sense_are_refused_by_name(name, value):
+    with pytest.raises(ValueError, match=rf"^{name} is "):
+        PosesConfig(**{name: value})
+
+
+def test_a_prior_of_other_joints_is_refused():
+    with pytest.raises(ValueError, match=r"prior\.joints is 5"):
+        PriorRun(prior=replace(SMALL, joints=5))
+
+
+@pytest.mark.parametrize(
+    ("option", "said", "code"),
+    [
+        ("--loop.stesp=1", "--loop.steps", 2),
+        ("--prior.kind=spline", "vae", 2),
+        ("--loop.steps=0", "must be positive", 2),
+        ("--loop.optimizer.learning-rate=inf", "learning_rate is .inf", 1),
+    ],
+)
+def test_an_option_is_held_to_the_rules_of_the_file(option, said, code, capsys):
+    try:
+        left = main(["train", str(ROOT / "configs" / "prior_flow.yaml"), option])
+    except SystemExit as end:
+        left = end.code
+    assert left == code
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [["-o", "x.yaml", "configs/prior_flow.yaml"], ["--loop.steps", "3"]])
+def test_the_file_comes_first(words, capsys):
+    assert main(["train", *words]) == 1
+    assert f"found {words[0]}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
     ("flags", "sentence"),
     [
         ([], "No poses to train on"),
         (["--data", "absent.npz", "--poses.shares"], "absent.npz"),
-        (["--data", "FOLDER", "--poses.shares"], "0 to validate on: poses.held_out is 02, 10"),
+        (["--data", "FOLDER", "--poses.shares"], "Nobody among the poses is called 02, 10"),
         (["--data", "FOLDER", "--poses.shares", "--poses.held-out", "a", "b", "c"], "0 frames are there to train on"),
         (["--data", "FOLDER"], "poses.shares has 2 numbers for 1 paths"),
     ],

@@ -62,6 +62,12 @@ def constant(vae: VAE) -> VAE:
 # ---- what it is
 
 
+@pytest.mark.parametrize("wrong", [{"draws": 0}, {"draws": -5}, {"least_std_rad": 0.0}, {"least_std_rad": math.nan}])
+def test_sizes_that_make_no_sense_are_refused(wrong):
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        VAEConfig(**wrong)
+
+
 def test_the_decoder_of_21_joints_has_vposers_344190_parameters():
     assert sum(parameter.numel() for parameter in VAE(21, VAEConfig()).decoder.parameters()) == 344_190
 

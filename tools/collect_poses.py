@@ -21,7 +21,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from tyro.conf import OmitArgPrefixes, Positional
 
-from meshrec.data.motion import Motion, Reading
+from meshrec.data.motion import RATES_HZ, Motion, Reading
 from meshrec.data.motion_files import find_motion_files, read_motions
 from meshrec.data.poses import PoseCollection, Precision, write_collection
 from meshrec.errors import MeshrecError
@@ -141,8 +141,11 @@ def command(
         json: Print the summary as JSON on standard output.
     """
     console = Console(stderr=True)
-    if hz is not None and not hz > 0:
-        raise MeshrecError(f"Frames cannot be kept at {hz} a second: give --hz a number above 0, or None.")
+    if hz is not None and not RATES_HZ[0] <= hz <= RATES_HZ[1]:
+        raise MeshrecError(
+            f"Frames cannot be kept at {hz} a second: give --hz a number from {RATES_HZ[0]:g} to {RATES_HZ[1]:g}, "
+            f"or None."
+        )
     if not inputs:
         raise MeshrecError("Nothing to collect: name files of motion, or folders of them.")
     gathering = Gathering(find_motion_files(inputs), reading, hz)

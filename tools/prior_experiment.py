@@ -1,16 +1,18 @@
 """Do pose priors help to fit bodies? Priors against each other, with keypoints alone and with body parts.
 
-    python tools/prior_experiment.py train.npz --priors none gaussian mixture vae=runs/prior_vae flow -o out/priors
+    python tools/prior_experiment.py train.npz extra_idle_mit.npz -o out/priors \\
+        --priors none gaussian mixture vae=runs/prior_vae paper realnvp=runs/prior_realnvp flow
 
 The experiment of Zanfir et al. (ECCV 2020, supplement, section 3) on synthetic people: poses of subjects that no prior
 was trained on, random shapes and cameras (those of synthetic_fit.py), 17 joints with noise and gaps, and part masks of
 the rendered truth with the corruption that part_noise.py states. Every fit starts from four directions at the prior's
 mean. KA is the keypoint term of `fit`, BA its body-part term. What the prior's energy counts is chosen for each prior
-on people of its own, by MPJPE with KA. Errors are means, with the standard error of the mean.
+and loss by MPJPE on other people. Errors are means, with the standard error of the mean.
 """
 
 import json
 import math
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -20,7 +22,7 @@ from typing import Annotated, Literal
 import numpy as np
 import torch
 import tyro
-from fit_priors import best_of
+from fit_priors import best_file, best_of
 from part_noise import PartNoise, corrupted, true_part_maps
 from rich.console import Console
 from rich.progress import track
@@ -32,11 +34,13 @@ from tyro.conf import OmitArgPrefixes, Positional
 from meshrec.body import BodyModel, load_body_model
 from meshrec.branches.fit import FitBranch, FitConfig
 from meshrec.config import read_config
+from meshrec.errors import MeshrecError
 from meshrec.files import make_folder, write_text, write_whole
 from meshrec.metrics import mpjpe_mm, pa_mpjpe_mm, pve_mm
 from meshrec.objective import ObjectiveConfig
 from meshrec.part_masks import PartMasks, part_masks
 from meshrec.prior_files import open_prior
+from meshrec.randomness import sequence_of
 from meshrec.train.priors import PriorRun
 from meshrec.types import BodyParams, Estimate, stack
 from priors.prior import Prior
@@ -56,7 +60,7 @@ class Setting:
     missing: float = 0.15
     """Probability that a joint is not seen."""
     parts: PartNoise = field(default_factory=PartNoise)
-    weights: tuple[float, ...] = (0.2, 0.35, 0.7, 1.4)
+    weights: tuple[float, ...] = (0.35, 0.5, 0.7, 1.0, 1.4, 2.0)
     """What the prior's energy may count."""
     tuning_people: int = 60
     """People on whom that is chosen; none of them is measured."""
@@ -100,10 +104,11 @@ def mean_and_error(values: Tensor) -> tuple[float, float]:
     return values.mean().item(), (values.std() / math.sqrt(len(values))).item()
 
 
-def people_of(model: BodyModel, poses: Tensor, setting: Setting, seed: int) -> tuple[People, PartMasks]:
+def people_of(model: BodyModel, poses: Tensor, setting: Setting, stream: str) -> tuple[People, PartMasks]:
     """The people as a keypoint detector and a part segmentation would report them."""
-    people = make_people(model, poses, setting.noise_px, landmark_noise_m=0.0, seed=seed)
-    random = torch.Generator().manual_seed(seed + 1)
+    seeds = sequence_of(setting.seed, stream).generate_state(2).tolist()
+    people = make_people(model, poses, setting.noise_px, landmark_noise_m=0.0, seed=seeds[0])
+    random = torch.Generator().manual_seed(seeds[1])
     seen = torch.rand(people.keypoints.confidence.shape, generator=random) >= setting.missing
     keypoints = replace(people.keypoints, confidence=seen.to(people.keypoints.confidence))
     masks = []
@@ -147,23 +152,24 @@ def experiment(priors: dict[str, Prior | None], setting: Setting, files: list[Pa
     poses = held_out_poses(files, setting.subjects, setting.people + setting.tuning_people)
     apart = np.linspace(0, len(poses) - 1, setting.tuning_people).round().astype(int)
     measured = np.setdiff1d(np.arange(len(poses)), apart)
-    tuning, _ = people_of(model, poses[apart], setting, setting.seed + 100)
-    people, masks = people_of(model, poses[measured], setting, setting.seed)
+    tuning, tuning_masks = people_of(model, poses[apart], setting, "tuned on")
+    people, masks = people_of(model, poses[measured], setting, "measured")
     for name, prior in priors.items():
-        weight = best_weight(model, prior, tuning, setting)
         for loss in LOSSES:
-            errors, seconds = fitted(model, prior, people, masks if loss == "KA+BA" else None, weight, setting.noise_px)
+            by_parts = loss == "KA+BA"
+            weight = best_weight(model, prior, tuning, tuning_masks if by_parts else None, setting)
+            errors, seconds = fitted(model, prior, people, masks if by_parts else None, weight, setting.noise_px)
             yield Errors(name, loss, weight, seconds=seconds, **errors)
 
 
-def best_weight(model: BodyModel, prior: Prior | None, people: People, setting: Setting) -> float:
-    """What the prior's energy should count, by the mean MPJPE with keypoints alone."""
+def best_weight(
+    model: BodyModel, prior: Prior | None, people: People, masks: PartMasks | None, setting: Setting
+) -> float:
+    """What the prior's energy should count, by the mean MPJPE."""
     if prior is None:
         return 0.0
-    means = [
-        fitted(model, prior, people, None, weight, setting.noise_px)[0]["mpjpe_mm"].mean() for weight in setting.weights
-    ]
-    return setting.weights[int(torch.stack(means).argmin())]
+    tried = [fitted(model, prior, people, masks, weight, setting.noise_px)[0] for weight in setting.weights]
+    return setting.weights[int(torch.stack([errors["mpjpe_mm"].mean() for errors in tried]).argmin())]
 
 
 def opened(name_or_path: str) -> tuple[str, Prior | None]:
@@ -171,15 +177,15 @@ def opened(name_or_path: str) -> tuple[str, Prior | None]:
     name, _, folder = name_or_path.partition("=")
     if not folder:
         return Path(name).stem, open_prior(name)
-    best = sorted(Path(folder).glob("best_*.safetensors"))[-1]
-    prior = best_of(best, read_config(Path(folder) / "config.yaml", PriorRun).prior)
+    prior = best_of(best_file(Path(folder)), read_config(Path(folder) / "config.yaml", PriorRun).prior)
     return name, prior.float()  # type: ignore[attr-defined]
 
 
 def draw(results: Sequence[Errors], path: Path) -> None:
-    """Bars of MPJPE and MPVPE, with standard errors, for every prior and either loss."""
+    """Bars of MPJPE and MPVPE, with standard errors, for every prior and either loss; without a prior they are cut."""
     from matplotlib.figure import Figure
 
+    top = 1.15 * max(result.row["mpvpe_mm"] for result in results if result.prior != "none" or len(results) <= 2)  # type: ignore[type-var]
     names = list(dict.fromkeys(result.prior for result in results))
     figure = Figure(figsize=(11, 4.2), layout="constrained")
     for axes, quantity, title in zip(
@@ -192,9 +198,9 @@ def draw(results: Sequence[Errors], path: Path) -> None:
             chosen = [result for result in results if result.loss == loss]
             means, errors = zip(*(mean_and_error(getattr(result, quantity)) for result in chosen), strict=True)
             across = np.arange(len(names)) + 0.4 * (place - 0.5)
-            bars = axes.bar(across, means, 0.38, yerr=errors, color=color, label=loss, capsize=2)
-            axes.bar_label(bars, fmt="%.0f", fontsize=7, padding=2)
-        axes.set_xticks(np.arange(len(names)), names)
+            bars = axes.bar(across, np.minimum(means, top), 0.38, yerr=errors, color=color, label=loss, capsize=2)
+            axes.bar_label(bars, [f"{mean:.0f}" for mean in means], fontsize=7, padding=2)
+        axes.set_xticks(np.arange(len(names)), [name.replace("-", "-\n") for name in names])
         axes.set_title(f"Error of {title}, mm")
         axes.spines[["top", "right"]].set_visible(False)
     figure.axes[0].set_ylabel("mm, about the pelvis")
@@ -252,4 +258,7 @@ def main(
 
 
 if __name__ == "__main__":
-    tyro.cli(main)
+    try:
+        tyro.cli(main)
+    except MeshrecError as error:
+        sys.exit(f"{error}")

@@ -165,6 +165,7 @@ def _tree(file: TextFile, lines: Sequence[Line], names: list[str]) -> tuple[list
 def _capture(file: TextFile, skeleton: AcclaimSkeleton, fps: float) -> Capture:
     """The motion of the skeleton; a bone's joint is at its beginning."""
     frames, degrees = _frames(file, skeleton)
+    file.refuse_too_many(len(skeleton.bones), len(frames))
     bones, parents = skeleton.bones, skeleton.parents
     rest = torch.stack([bones[parent].vector if parent >= 0 else bones[0].vector for parent in parents])
     translations = rest.repeat(len(frames), 1, 1)
@@ -184,16 +185,22 @@ def _capture(file: TextFile, skeleton: AcclaimSkeleton, fps: float) -> Capture:
 def _frames(file: TextFile, skeleton: AcclaimSkeleton) -> tuple[list[dict[str, Line]], bool]:
     """The line of every bone in every frame, and whether angles are in degrees."""
     frames: list[dict[str, Line]] = []
-    degrees, still = skeleton.degrees, Line(0, ("",))
+    names = {bone.name for bone in skeleton.bones}
+    number, degrees, still = 0, skeleton.degrees, Line(0, "")
     for line in file.lines:
         word = line.words[0].lower()
         if word.startswith(":"):
             degrees = {":degrees": True, ":radians": False}.get(word, degrees)
-        elif len(line.words) == 1 and word.isdigit():
+        elif re.fullmatch(r"[0-9]{1,9}", line.text):
             _refuse_holes(file, skeleton, frames[-1:], line)
+            if frames and int(word) != number + 1:
+                raise file.fault(line, f"frame {number} is followed by frame {word}")
+            number = int(word)
             frames.append({bone.name: still for bone in skeleton.bones if not bone.freedom})
         elif not frames:
             raise file.fault(line, "a frame should begin with its number")
+        elif word not in names or word in frames[-1]:
+            raise file.fault(line, f"{word} is no bone that can move, or stands twice in the frame")
         else:
             frames[-1][word] = line
     _refuse_holes(file, skeleton, frames[-1:], None)

@@ -51,12 +51,11 @@ class Joint:
 def read_bvh(path: Path, reading: Reading | None = None) -> Motion:
     """The motion of a BVH file, without the T-pose that may stand before it."""
     file = read_text(path)
-    words = [line.words[0].upper() for line in file.lines]
-    if "MOTION" not in words:
+    start = next((index for index, line in enumerate(file.lines) if line.words[0].upper() == "MOTION"), None)
+    if start is None:
         raise file.fault(None, "there is no MOTION; this is no BVH file, or it is cut off")
-    start = words.index("MOTION")
     joints = _joints(file, _blocks(file, file.lines[:start]))
-    values, fps = _frames(file, file.lines[start + 1 :], sum(len(joint.channels) for joint in joints))
+    values, fps = _frames(file, file.lines[start + 1 :], joints)
     return motion_of(path, _capture(joints, values, fps), reading or Reading(), source="bvh")
 
 
@@ -91,9 +90,9 @@ def _blocks(file: TextFile, lines: Sequence[Line]) -> list[Block]:
 def _statements(lines: Iterable[Line]) -> Iterator[Line]:
     """Lines, with braces on lines of their own."""
     for line in lines:
-        for part in re.split(r"([{}])", " ".join(line.words)):
+        for part in re.split(r"([{}])", line.text):
             if part.strip():
-                yield Line(line.number, tuple(part.split()))
+                yield Line(line.number, part.strip())
 
 
 def _joints(file: TextFile, blocks: list[Block]) -> list[Joint]:
@@ -120,15 +119,18 @@ def _joint(file: TextFile, block: Block, kept: list[int]) -> Joint:
     names = tuple(word.lower() for word in channels.words[2:])
     if unknown := set(names) - CHANNELS:
         raise file.fault(channels, f"{', '.join(sorted(unknown))} is no channel")
+    if len(set(names)) < len(names):
+        raise file.fault(channels, "one channel is named twice")
     if channels.words[1:2] != (str(len(names)),):
         raise file.fault(channels, f"{len(names)} channels are named, not {' '.join(channels.words[1:2])}")
     parent = kept.index(block.parent) if block.parent >= 0 else -1
     return Joint(" ".join(block.head.words[1:]), parent, tuple(file.numbers(offset, offset.words[1:], 3)), names)
 
 
-def _frames(file: TextFile, lines: Sequence[Line], width: int) -> tuple[Float[Tensor, "T C"], float]:
+def _frames(file: TextFile, lines: Sequence[Line], joints: list[Joint]) -> tuple[Float[Tensor, "T C"], float]:
     """The channels' values, in the file's units, and the frames a second."""
-    if len(lines) < 2 or lines[0].words[0].lower() != "frames:" or lines[1].words[:2] != ("Frame", "Time:"):
+    announced = [" ".join(line.words).lower() for line in lines[:2]]
+    if len(lines) < 2 or not announced[0].startswith("frames:") or not announced[1].startswith("frame time:"):
         raise file.fault(lines[0] if lines else None, "Frames: and Frame Time: should follow MOTION")
     (count,) = file.numbers(lines[0], lines[0].words[1:], 1)
     (seconds,) = file.numbers(lines[1], lines[1].words[2:], 1)
@@ -137,6 +139,8 @@ def _frames(file: TextFile, lines: Sequence[Line], width: int) -> tuple[Float[Te
     rows = lines[2:]
     if len(rows) != count or not rows:
         raise file.fault(lines[0], f"{count:.0f} frames are announced, {len(rows)} found")
+    file.refuse_too_many(len(joints), len(rows))
+    width = sum(len(joint.channels) for joint in joints)
     return file.table(((row, row.words) for row in rows), width), round(1 / seconds, 2)
 
 

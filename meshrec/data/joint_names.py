@@ -23,7 +23,7 @@ there is an `ankle`, a `shoulder` is the collar if there is an `arm`. In CMU's s
 `LeftHand` in BVH, turns the forearm; the bend of the hand, one joint further down, is left out like the fingers.
 """
 
-LIMBS = (("hip", "knee", "ankle"), ("shoulder", "elbow", "wrist"))
+CHAINS = (("hip", "knee", "ankle"), ("shoulder", "elbow", "wrist"))
 """Joints down a leg and an arm: no skeleton can be read without them."""
 
 SPINE = ("spine1", "spine2", "spine3")
@@ -67,7 +67,7 @@ def _limbs(names: Sequence[str]) -> dict[str, int]:
 
 def _refuse_broken(found: dict[str, int], side: str, names: Sequence[str], parents: Sequence[int]) -> None:
     """A leg and an arm have all their joints, one below the other."""
-    limbs = [[f"{side}_{stem}" for stem in limb] for limb in LIMBS]
+    limbs = [[f"{side}_{stem}" for stem in limb] for limb in CHAINS]
     if missing := [joint for limb in limbs for joint in limb if joint not in found]:
         raise MeshrecError(f"no joint is known to be {', '.join(missing)}")
     for limb in limbs:

@@ -13,6 +13,12 @@ from meshrec.errors import MeshrecError
 Rest = Literal["auto", "zero", "first"]
 """Where a skeleton's T-pose is: all angles zero, or the first frame."""
 
+RATES_HZ = (0.01, 1e5)
+"""The lowest and the highest frame rate that can be meant."""
+
+LARGEST = 1e4
+"""Radians or metres: float32 holds what is smaller to a thousandth; what is larger is neither."""
+
 
 @dataclass(frozen=True)
 class Reading:
@@ -41,7 +47,7 @@ class Motion:
     """The data set that it is from."""
     fps: float
     axis_angle: Float[np.ndarray, "T 24 3"]
-    """Local rotations in SMPL's joint order, radians; y up, and at rest the T-pose that faces +z."""
+    """Local rotations in SMPL's joint order, radians, of pi at most; y up, and at rest the T-pose that faces +z."""
     transl_m: Float[np.ndarray, "T 3"]
     """Place of the pelvis; AMASS's is off by the pelvis's place in the rest pose."""
     valid: Bool[np.ndarray, "T"]
@@ -62,16 +68,36 @@ class Motion:
 
 
 def checked(motion: Motion) -> Motion:
-    """The motion, if it has frames, numbers in them and a frame rate."""
+    """The motion with angles of pi at most and names that can be written, if it can be one at all."""
+    texts = {name: _written(getattr(motion, name)) for name in ("name", "subject", "source", "file")}
+    motion = replace(motion, **texts, axis_angle=_wrapped(motion.axis_angle))
     where = f"{motion.file}: the clip {motion.name}"
     if not len(motion):
         raise MeshrecError(f"{where} has no frames.")
-    if not (np.isfinite(motion.fps) and motion.fps > 0):
-        raise MeshrecError(f"{where} has {motion.fps} frames a second; a number above 0 is needed.")
-    finite = np.isfinite(motion.axis_angle).all(axis=(1, 2)) & np.isfinite(motion.transl_m).all(axis=1)
-    if len(bad := np.flatnonzero(motion.valid & ~finite)):
-        raise MeshrecError(f"{where} has numbers that are not finite, first in its frame {bad[0]} (from 0).")
+    if not RATES_HZ[0] <= motion.fps <= RATES_HZ[1]:
+        raise MeshrecError(
+            f"{where} has {motion.fps} frames a second; {RATES_HZ[0]:g} to {RATES_HZ[1]:g} can be meant."
+        )
+    usable = np.isfinite(motion.axis_angle).all(axis=(1, 2)) & (np.abs(motion.transl_m) < LARGEST).all(axis=1)
+    if len(bad := np.flatnonzero(motion.valid & ~usable)):
+        raise MeshrecError(
+            f"{where} has numbers that are not finite, or above {LARGEST:g} radians or metres, first in its frame "
+            f"{bad[0]} (from 0)."
+        )
     return motion
+
+
+def _wrapped(axis_angle: Float[np.ndarray, "T 24 3"]) -> Float[np.ndarray, "T 24 3"]:
+    """The same rotations by angles of pi at most, and nan for angles above `LARGEST`; others are left as they are."""
+    with np.errstate(all="ignore"):
+        angles = np.linalg.norm(axis_angle.astype(np.float64), axis=-1, keepdims=True)
+        turns = np.where(angles < LARGEST, np.round(angles / (2 * np.pi)), np.nan)
+        return np.where(turns == 0, axis_angle, axis_angle * (1 - 2 * np.pi * turns / angles)).astype(axis_angle.dtype)
+
+
+def _written(text: str) -> str:
+    """The text with a question mark for what UTF-8 cannot write: names of files may hold it."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def subject_of(path: Path, subject_from: str) -> str:

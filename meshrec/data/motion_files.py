@@ -5,13 +5,14 @@ from pathlib import Path
 
 import numpy as np
 import roma
+from jaxtyping import Float
 
 from meshrec.arrays import array_names, read_arrays
 from meshrec.data.asf_amc import read_amc
 from meshrec.data.bvh import read_bvh
 from meshrec.data.motion import Motion, Reading, checked, subject_of
 from meshrec.errors import MeshrecError
-from meshrec.pose_files import FRAME_RATES, read_poses
+from meshrec.pose_files import FRAME_RATES, read_poses_without_shape
 from meshrec.skeletons import SMPL24
 
 CLIP_FIELDS = ("clip_start", "clip_len", "clip_name", "clip_subject")
@@ -59,7 +60,7 @@ def _read_npz(path: Path, reading: Reading) -> list[Motion]:
 def read_amass(path: Path, reading: Reading | None = None) -> Motion:
     """A motion in AMASS's layout, turned from z up to y up; its data set is named by the folder above the person's."""
     reading = reading or Reading()
-    poses = read_poses(path)
+    poses = read_poses_without_shape(path)
     rates = read_arrays(path, FRAME_RATES)
     if not rates:
         raise MeshrecError(f"{path} has no frame rate; AMASS calls it {' or '.join(FRAME_RATES)}.")
@@ -104,13 +105,19 @@ def read_capture(path: Path, reading: Reading | None = None) -> list[Motion]:
                 subject=str(subject),
                 source=source or str(own),
                 fps=fps,
-                axis_angle=fields["poses"][rows],
-                transl_m=fields["trans"][rows],
+                axis_angle=_float32(fields["poses"][rows]),
+                transl_m=_float32(fields["trans"][rows]),
                 valid=fields["valid"][rows],
                 file=str(path),
             )
         )
     return [checked(motion) for motion in motions]
+
+
+def _float32(numbers: np.ndarray) -> Float[np.ndarray, "*shape"]:
+    """Numbers of any precision and byte order; what float32 cannot hold is infinite."""
+    with np.errstate(over="ignore"):
+        return numbers.astype(np.float32)
 
 
 def _refuse_misfits(path: Path, fields: dict[str, np.ndarray]) -> None:

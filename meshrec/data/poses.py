@@ -179,8 +179,18 @@ def open_poses(paths: Sequence[Path], hz: float | None = None, reading: Reading 
 def _opened(path: Path, hz: float | None, reading: Reading | None) -> PoseCollection:
     if (path / MARK).is_file():
         return open_collection(path)
-    motions = (motion for file in find_motion_files([path]) for motion in read_motions(file, reading))
+    motions = (motion for file in find_motion_files([path]) for motion in _read(file, reading))
     return PoseCollection.of(motion.every_hz(hz) if hz else motion for motion in motions)
+
+
+def _read(file: Path, reading: Reading | None) -> list[Motion]:
+    try:
+        return read_motions(file, reading)
+    except MeshrecError as error:
+        raise MeshrecError(
+            f"{error} To leave out what is faulty and to thin the rest, collect the files once with "
+            f"tools/collect_poses.py and name the collection instead."
+        ) from error
 
 
 def write_collection(

@@ -1,25 +1,34 @@
-"""Text files of numbers, whose faults are told by line."""
+"""Text files of motion, whose faults are told by line."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from meshrec.errors import MeshrecError
 
-MAX_BYTES = 500 * 10**6
-"""A larger file is refused; an hour of motion at 120 frames a second takes about this much."""
+MAX_BYTES = 150 * 10**6
+"""A larger file is refused; a quarter of an hour of motion at 120 frames a second takes about this much."""
+
+MAX_ROTATIONS = 5 * 10**6
+"""Joints times frames; the rotations of so many take 360 MB, and a few copies of them are needed."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Line:
-    """The words of one line, and its number from 1."""
+    """One line without the blanks around it, and its number from 1."""
 
     number: int
-    words: tuple[str, ...]
+    text: str
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """Split whenever they are asked for: the words of a whole file would take ten times its size."""
+        return tuple(self.text.split())
 
 
 @dataclass(frozen=True)
@@ -49,8 +58,17 @@ class TextFile:
 
     def table(self, rows: Iterable[tuple[Line, Sequence[str]]], count: int) -> Float[Tensor, "T C"]:
         """One row of `count` finite numbers for each line."""
-        numbers = [self.numbers(line, words, count) for line, words in rows]
-        return torch.tensor(numbers, dtype=torch.float64).reshape(len(numbers), count)
+        return torch.from_numpy(
+            np.stack([np.array(self.numbers(line, words, count), np.float64) for line, words in rows])
+        )
+
+    def refuse_too_many(self, joints: int, frames: int) -> None:
+        """No more rotations than fit into the memory."""
+        if joints * frames > MAX_ROTATIONS:
+            raise MeshrecError(
+                f"{self.path} has {joints} joints in {frames} frames, more than {MAX_ROTATIONS} rotations: cut it into "
+                f"shorter files."
+            )
 
 
 def read_text(path: Path, comment: str = "") -> TextFile:
@@ -66,6 +84,6 @@ def read_text(path: Path, comment: str = "") -> TextFile:
 
 def _lines(text: str, comment: str) -> Iterator[Line]:
     for number, line in enumerate(text.split("\n"), start=1):
-        words = (line.partition(comment)[0] if comment else line).split()
+        words = (line.partition(comment)[0] if comment else line).strip()
         if words:
-            yield Line(number, tuple(words))
+            yield Line(number, words)

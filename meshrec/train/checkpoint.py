@@ -45,6 +45,8 @@ class State:
     """What the columns of the tensor `recent` are: the losses since the last line of the log."""
     settings: dict[str, Any] = field(default_factory=dict)
     """The configuration, flat."""
+    fingerprint: str = ""
+    """The task's: what data it learns from."""
 
 
 @with_config(extra="forbid")

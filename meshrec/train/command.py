@@ -1,23 +1,11 @@
 """The verb `train`: a YAML file names the task, and the command line changes what it says."""
 
+import importlib
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-import torch
-import tyro
-from tyro.conf import Positional
-
-from meshrec.config import read_config, task_of
 from meshrec.errors import MeshrecError
-from meshrec.train.loop import run
-from meshrec.train.priors import PriorRun, build_prior_task
-from meshrec.train.processes import launched
-from meshrec.train.task import Task
-
-SUFFIXES = (".yaml", ".yml")
 
 USAGE = """usage: meshrec train CONFIG.yaml [-o RUN] [settings]
 
@@ -28,44 +16,50 @@ command goes on where a stopped run stood. `meshrec train CONFIG.yaml --help` li
   torchrun --nproc-per-node 2 -m meshrec train CONFIG.yaml ...      # several processes, the same result
 """
 
-
-@dataclass(frozen=True)
-class Trainable:
-    """The configuration of a task, and what makes the task of it."""
-
-    config: type
-    build: Callable[[Any, torch.device], Task]
-
-
-TASKS = {"prior": Trainable(PriorRun, build_prior_task)}
+TASKS = {"prior": ("meshrec.train.priors", "PriorRun", "build_prior_task")}
+"""For each task its module, and there the configuration and what makes the task of it."""
 
 
 def command(arguments: list[str]) -> int:
-    """Train what a YAML file describes; which settings there are depends on the file."""
-    file = next((Path(argument) for argument in arguments if argument.endswith(SUFFIXES)), None)
-    if file is None and {"-h", "--help"} & set(arguments):
+    """Train what a YAML file describes; which settings there are depends on the file, so it comes first."""
+    first = arguments[0] if arguments else ""
+    if first and not first.startswith("-"):
+        return _train(Path(first), arguments[1:])
+    if {"-h", "--help"} & set(arguments):
         sys.stdout.write(USAGE)
         return 0
-    if file is None:
-        raise MeshrecError("Name the YAML file of a training, such as configs/prior_flow.yaml.")
-    trainable = TASKS[task_of(file, TASKS)]
-    written = read_config(file, trainable.config)
+    raise MeshrecError(
+        f"Name the YAML file of a training first, as in `meshrec train configs/prior_flow.yaml`; "
+        f"found {first or 'nothing'}."
+    )
+
+
+def _train(file: Path, arguments: list[str]) -> int:
+    import tyro
+
+    from meshrec.config import checked_config, read_config, task_of
+    from meshrec.train.loop import run
+    from meshrec.train.processes import launched
+
+    module, kind, build = TASKS[task_of(file, TASKS)]
+    task = importlib.import_module(module)
+    written = read_config(file, getattr(task, kind))
 
     def train(
-        config: Positional[Path],
         output: Annotated[Path, tyro.conf.arg(aliases=["-o"])] = Path("runs") / file.stem,
         device: Literal["auto", "cpu", "cuda"] = "auto",
-        settings: Annotated[trainable.config, tyro.conf.arg(name="")] = written,  # type: ignore[name-defined]
+        settings: Annotated[type(written), tyro.conf.arg(name="")] = written,  # type: ignore[name-defined]
     ) -> int:
         """Train what a YAML file describes, or go on with it.
 
         Args:
-            config: The YAML file.
             output: The folder of the run.
             device: Where to train.
             settings: What to change of the file.
         """
+        config = checked_config(settings, "The command line")
         with launched(device) as processes:
-            return run(trainable.build(settings, processes.device), settings, output, processes).exit_code
+            made = processes.all_make(lambda: getattr(task, build)(config, processes.device))
+            return run(made, config, output, processes).exit_code
 
-    return tyro.cli(train, prog="meshrec train", args=arguments, config=(tyro.conf.FlagCreatePairsOff,))
+    return tyro.cli(train, prog=f"meshrec train {file}", args=arguments, config=(tyro.conf.FlagCreatePairsOff,))

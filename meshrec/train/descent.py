@@ -9,19 +9,24 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from meshrec.config import require_positive, require_range
+
 
 @dataclass(frozen=True)
 class OptimizerConfig:
     """How gradients become steps."""
 
     kind: Literal["adam", "adamw", "sgd"] = "adam"
+    """SGD has no momentum."""
     learning_rate: float = 1e-3
     betas: tuple[float, float] = (0.9, 0.999)
+    """Adam: decay of the means of the gradient and of its square."""
     weight_decay: float = 0.0
     """Of matrices and convolutions alone: biases, slopes and scales have no reason to be small."""
     clip_norm: float = 0.0
     """The gradient of each network is scaled down to this norm; 0 leaves it as it is."""
     schedule: Literal["constant", "exponential", "cosine"] = "constant"
+    """How the rate falls: never, by `decay` every `decay_steps`, or along half a wave to 0 at the last step."""
     decay: float = 1.0
     """Exponential: the rate is multiplied by this every `decay_steps` steps."""
     decay_steps: int = 10_000
@@ -29,12 +34,10 @@ class OptimizerConfig:
     """The rate rises linearly over the first steps, whatever the schedule."""
 
     def __post_init__(self) -> None:
-        for name in ("learning_rate", "decay", "decay_steps"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be positive")
-        for name in ("weight_decay", "clip_norm", "warmup_steps"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must not be negative")
+        require_positive(self, "learning_rate", "decay", "decay_steps")
+        require_range(self, weight_decay=(0, math.inf), clip_norm=(0, math.inf), warmup_steps=(0, math.inf))
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"betas is {self.betas}; both must be in [0, 1)")
 
 
 def learning_rate(config: OptimizerConfig, step: int, steps: int) -> float:

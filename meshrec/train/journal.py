@@ -109,15 +109,18 @@ class LogFile:
 
 def read_log(path: Path) -> list[dict[str, Any]]:
     """The lines of a log; none if there is no log, and without a last line that was cut short."""
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     try:
-        return [json.loads(line) for line in lines[:-1]] + [json.loads(line) for line in lines[-1:] if line[-1:] == "}"]
-    except ValueError as error:
+        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        told = [json.loads(line) for line in lines[:-1]] + [json.loads(line) for line in lines[-1:] if line[-1:] == "}"]
+    except (ValueError, RecursionError) as error:
         raise MeshrecError(f"{path} is damaged ({error}). Move it away and start again.") from error
+    if not all(isinstance(line, dict) and isinstance(line.get("step"), int) for line in told):
+        raise MeshrecError(f"{path} is damaged (a line has no step). Move it away and start again.")
+    return told
 
 
 class Terminal:
-    """A progress bar, or on what is no terminal a line for each validation."""
+    """A line for each validation, and on a terminal a progress bar with the first of the losses."""
 
     def __init__(self, console: Console, step: int, steps: int) -> None:
         self._console, self._steps = console, steps
@@ -131,14 +134,13 @@ class Terminal:
             self._bar.start()
 
     def figures(self, step: int, figures: Mapping[str, float]) -> None:
-        """Shown beside the bar from now on, or printed if they are of a validation."""
-        validated = any(name.startswith("validation/") for name in figures)
+        """Printed with the latest losses if they are of a validation."""
         self._shown |= {name: value for name, value in figures.items() if _is_of_interest(name)}
-        text = "  ".join(f"{name} {value:.4g}" for name, value in self._shown.items())
-        if self._bar is not None:
-            self._bar.update(self._task, description=escape(text))
-        elif validated:
-            self.say(f"step {step} of {self._steps}: {text}")
+        texts = [f"{name} {value:.4g}" for name, value in self._shown.items()]
+        if any(name.startswith("validation/") for name in figures):
+            self.say(f"step {step} of {self._steps}: {'  '.join(texts)}")
+        elif self._bar is not None:
+            self._bar.update(self._task, description=escape(texts[0]))
 
     def tick(self, step: int) -> None:
         """Move the bar, a few times a second."""

@@ -1,10 +1,12 @@
 """The training loop: advance, log, validate, keep; and go on exactly where a killed run stood."""
 
+import errno
+import fcntl
 import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -20,8 +22,15 @@ from meshrec.train.processes import Processes
 from meshrec.train.task import Task
 from meshrec.train.training import LoopConfig, Training
 
-MAY_CHANGE = {"loop.steps", "loop.patience", "loop.checkpoint_every"}
-"""What a run may be resumed with other values of: nothing that was done depends on them."""
+MAY_CHANGE = {"data", "loop.steps", "loop.patience", "loop.checkpoint_every"}
+"""What a run may be resumed with other values of: no step depends on them, and data are told by their fingerprint.
+
+The last step is validated even where `validate_every` would not, so more steps can come after one validation more.
+"""
+
+
+LOCK = ".lock"
+"""An empty file of the folder, which the run that trains there holds."""
 
 
 @runtime_checkable
@@ -59,12 +68,12 @@ class Outcome:
 
     def __str__(self) -> str:
         why = {
-            "steps": "All steps are done",
-            "patience": "No better figure came in the last loop.patience validations",
-            "signal": "A signal asked to stop, and the same command goes on",
+            "steps": f"All {self.step} steps are done.",
+            "patience": f"After {self.step} steps no better figure came in the last loop.patience validations.",
+            "signal": f"A signal asked to stop after {self.step} steps, and the same command goes on.",
         }[self.ending]
         best = f" The best model, {self.best[0].figure:.6g}, is {self.best_path}." if self.best else ""
-        return f"{why}; {self.step} steps are done.{best}"
+        return f"{why}{best}"
 
 
 def run(
@@ -79,8 +88,11 @@ def run(
     loop, settings = config.loop, flat_settings(config)
     training = Training(task, loop, processes)
     checkpoints = Checkpoints(make_folder(folder))
-    resumed = _resume(training, checkpoints, settings, processes)
-    with _journal(folder, training.step, config, processes, console) as journal, _interruption() as interruption:
+    with ExitStack() as during:
+        during.enter_context(_alone_in(folder, processes))
+        resumed = _resume(training, checkpoints, settings, processes)
+        journal = during.enter_context(_journal(folder, training.step, config, processes, console))
+        interruption = during.enter_context(_interruption())
         if resumed:
             journal.say(f"{folder} holds {training.step} steps of this run, which goes on from there.")
         else:
@@ -103,6 +115,27 @@ def run(
         outcome = Outcome(folder, training.step, ending, training.best, stop if ending == "signal" else 0)
         journal.say(str(outcome))
     return outcome
+
+
+@contextmanager
+def _alone_in(folder: Path, processes: Processes) -> Iterator[None]:
+    """Hold the folder for the first process, until it ends in whatever way; a `MeshrecError` if another run has it.
+
+    A file system that knows no locks is trusted to have one run.
+    """
+    with (folder / LOCK).open("a") as file:
+        taken = False
+        try:
+            if processes.first:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            taken = True
+        except OSError as error:
+            if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
+                raise
+        if processes.told(taken):
+            raise MeshrecError(f"Another run is training in {folder}. Wait for it, or choose another with -o DIR.")
+        yield
 
 
 def _ending(training: Training, loop: LoopConfig, stop: int) -> Literal["steps", "patience", "signal"] | None:
@@ -150,6 +183,11 @@ def _resume(training: Training, checkpoints: Checkpoints, settings: dict[str, An
 def _refuse_other_run(training: Training, checkpoints: Checkpoints, settings: dict[str, Any], state: State) -> None:
     """A checkpoint is gone on from only with the settings that it was made with, but for what `MAY_CHANGE`."""
     changed = {name for name in settings.keys() | state.settings if settings.get(name) != state.settings.get(name)}
+    if state.fingerprint != training.fingerprint:
+        raise MeshrecError(
+            f"{checkpoints.folder} holds {state.step} steps of a run on other data, or its data have changed since. "
+            f"Give it the same data to go on, or choose another folder with -o DIR."
+        )
     free = MAY_CHANGE if not training.paced_by_steps else MAY_CHANGE - {"loop.steps"}
     if changed - free:
         said = "; ".join(

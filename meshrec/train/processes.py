@@ -1,11 +1,11 @@
 """The processes that train together: which one this is, what it works on, and how they agree."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -15,6 +15,12 @@ from meshrec.errors import MeshrecError
 
 PATIENCE = timedelta(hours=6)
 """How long processes wait for the first one while it validates."""
+
+
+LAUNCH = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+"""What torchrun tells every process."""
+
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True)
@@ -55,7 +61,8 @@ class Processes:
         if self.count == 1:
             return
         message = torch.cat([tensor.flatten() for tensor in tensors])
-        dist.all_reduce(message)
+        with _peers():
+            dist.all_reduce(message)
         message /= self.count
         for tensor, mean in zip(tensors, message.split([tensor.numel() for tensor in tensors]), strict=True):
             tensor.copy_(mean.view(tensor.shape))
@@ -63,8 +70,9 @@ class Processes:
     def follow_(self, tensors: Sequence[Tensor]) -> None:
         """Replace tensors by those of the first process."""
         if self.count > 1:
-            for tensor in tensors:
-                dist.broadcast(tensor, src=0)
+            with _peers():
+                for tensor in tensors:
+                    dist.broadcast(tensor, src=0)
 
     def told(self, value: Any) -> Any:
         """What the first process says."""
@@ -74,16 +82,42 @@ class Processes:
         """What every process says, by rank."""
         answers = [value] * self.count
         if self.count > 1:
-            dist.all_gather_object(answers, value)
+            with _peers():
+                dist.all_gather_object(answers, value)
         return answers
+
+    def all_make(self, make: Callable[[], Made]) -> Made:
+        """What `make` gives; the `MeshrecError` of one process is raised in all."""
+        made, trouble = None, None
+        try:
+            made = make()
+        except MeshrecError as error:
+            trouble = str(error)
+        for told in self.all_told(trouble):
+            if told is not None:
+                raise MeshrecError(told)
+        return cast(Made, made)
 
     def highest(self, value: int) -> int:
         """The highest of the processes' numbers."""
         if self.count == 1:
             return value
         answer = torch.tensor(value)
-        dist.all_reduce(answer, dist.ReduceOp.MAX)
+        with _peers():
+            dist.all_reduce(answer, dist.ReduceOp.MAX)
         return int(answer)
+
+
+@contextmanager
+def _peers() -> Iterator[None]:
+    """Say in a sentence that a process is lost, which torch says in a page."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise MeshrecError(
+            "Another process of this training has ended or cannot be reached. Look for what it said; the same command "
+            "goes on from the last checkpoint."
+        ) from error
 
 
 @contextmanager
@@ -95,9 +129,16 @@ def launched(device: Literal["auto", "cpu", "cuda"] = "auto") -> Iterator[Proces
     place = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if cuda else torch.device("cpu")
     if cuda:
         torch.cuda.set_device(place)
-    if "WORLD_SIZE" not in os.environ:
+    told = [name for name in LAUNCH if name in os.environ]
+    if not {"RANK", "WORLD_SIZE"} & set(told):
         yield Processes(device=place)
         return
+    if len(told) < len(LAUNCH):
+        missing = ", ".join(name for name in LAUNCH if name not in told)
+        raise MeshrecError(
+            f"The environment has {', '.join(told)} but not {missing}. Start with torchrun, which sets them all, or "
+            f"unset these to train in one process."
+        )
     dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=PATIENCE)
     try:
         yield Processes(dist.get_rank(), dist.get_world_size(), place)

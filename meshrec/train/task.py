@@ -31,6 +31,11 @@ class Task(Protocol):
         """The figure of `validate` by which the best model is chosen; lower is better."""
         ...
 
+    @property
+    def fingerprint(self) -> str:
+        """A few letters that change with the data, wherever they lie; a run goes on with the same ones alone."""
+        ...
+
     def batch(self, step: int, share: Share) -> Any:
         """A share of global batch `step` (0, 1, ...), a function of the two and of the seed.
 

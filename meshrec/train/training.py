@@ -12,11 +12,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from meshrec.config import require_positive, require_range
 from meshrec.errors import MeshrecError
 from meshrec.randomness import seed_torch
 from meshrec.train.checkpoint import Best, State, put_tensors
 from meshrec.train.descent import Descent, OptimizerConfig, learning_rate
-from meshrec.train.processes import Processes
+from meshrec.train.processes import Processes, Share
 from meshrec.train.task import Task
 
 
@@ -25,6 +26,7 @@ class LoopConfig:
     """How long, how fast, and how often to look."""
 
     steps: int = 100_000
+    """Steps of the whole run."""
     batch: int = 64
     """Examples in a step, over all processes and accumulated parts."""
     accumulate: int = 1
@@ -33,9 +35,13 @@ class LoopConfig:
     ema: float = 0.0
     """Decay of the averaged weights, which are then what is validated and kept; 0 averages nothing."""
     precision: Literal["float32", "bf16"] = "float32"
+    """What the networks compute in; the weights are float32 in any case."""
     seed: int = 0
+    """Of everything random: the same seed gives the same run."""
     log_every: int = 100
+    """Steps from one line of the log, the mean of their losses, to the next."""
     validate_every: int = 1000
+    """Steps from one validation to the next; the last step is followed by one too."""
     patience: int = 0
     """Validations without a better figure after which the run ends; 0 waits for the last step."""
     checkpoint_every: int = 1000
@@ -44,12 +50,8 @@ class LoopConfig:
     """How many of the best models are kept."""
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch", "accumulate", "log_every", "validate_every", "checkpoint_every", "keep_best"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be positive")
-        for name in ("seed", "patience"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must not be negative")
+        require_positive(self, "steps", "accumulate", "log_every", "validate_every", "checkpoint_every", "keep_best")
+        require_range(self, batch=(1, 1_000_000), seed=(0, 2**63 - 1), patience=(0, math.inf))
         if not 0 <= self.ema < 1:
             raise ValueError(f"ema is {self.ema}; it must be in [0, 1)")
 
@@ -126,14 +128,19 @@ class Training:
             descent.backward(reduce(add, terms.values()), 1 / len(batches))
             for term, value in terms.items():
                 told.setdefault(f"{name}/{term}", []).append(value.detach())
-        self._processes.average_(descent.gradients())
-        norm = descent.step(self.learning_rate(descent))
-        return {term: _mean(values) for term, values in told.items()} | {f"{name}/gradient_norm": norm}
+        row = {term: _mean(values) for term, values in told.items()}
+        self._processes.average_([*descent.gradients(), *row.values()])
+        return row | {f"{name}/gradient_norm": descent.step(self.learning_rate(descent))}
 
     def _precision(self) -> AbstractContextManager:
         if self._config.precision == "float32":
             return nullcontext()
         return torch.autocast(self._processes.device.type, torch.bfloat16)
+
+    @property
+    def fingerprint(self) -> str:
+        """The task's."""
+        return self._task.fingerprint
 
     @property
     def paced_by_steps(self) -> bool:
@@ -159,15 +166,15 @@ class Training:
             return torch.empty(0, len(self._columns), dtype=torch.float64)
         table = torch.stack(self._recent).double().cpu()
         bad = (~table.isfinite()).nonzero()
-        if self._processes.highest(len(bad)):
-            worst = (*bad[0].tolist(), self._accusation(table, *bad[0].tolist())) if len(bad) else None
-            raise MeshrecError(min(one for one in self._processes.all_told(worst) if one is not None)[-1])
+        if len(bad):
+            raise MeshrecError(self._accusation(table, *bad[0].tolist()))
         return table
 
     def _accusation(self, table: Float[Tensor, "steps columns"], row: int, column: int) -> str:
         """Who, when and where; the batch is drawn again, because it is a function of the step."""
         step = self.step - len(table) + row + 1
-        shares = self._processes.shares(self._config.accumulate)
+        parts = self._processes.count * self._config.accumulate
+        shares = [Share(index, parts) for index in range(parts)]
         batches = "; ".join(self._task.describe(self._task.batch(step - 1, share)) for share in shares)
         return (
             f"{self._columns[column]} is {float(table[row, column])} at step {step}, on {batches}. The checkpoints of "
@@ -177,7 +184,6 @@ class Training:
     def figures(self) -> dict[str, float]:
         """Means over the steps since this was last asked, and the learning rates now."""
         means = self._look().mean(dim=0)
-        self._processes.average_([means])
         self._recent = []
         rates = {f"{descent.phase.name}/learning_rate": self.learning_rate(descent) for descent in self._descents}
         return dict(zip(self._columns, means.tolist(), strict=True)) | rates
@@ -233,7 +239,8 @@ class Training:
 
     def state(self, settings: dict[str, Any]) -> State:
         """Where the run stands."""
-        return State(self.step, self.stale, self.best, self._columns if self._recent else (), settings)
+        recent = self._columns if self._recent else ()
+        return State(self.step, self.stale, self.best, recent, settings, self._task.fingerprint)
 
     def tensors(self) -> dict[str, Tensor]:
         """Everything else that the next step depends on."""
