@@ -80,7 +80,7 @@ class _Loader(yaml.SafeLoader):
     """YAML in which a key may stand only once, where the library would keep the last, and 1e3 is a number."""
 
     def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
-        node = super().compose_mapping_node(anchor)
+        node = super().compose_mapping_node(anchor)  # pyright: ignore[reportArgumentType]
         seen = set()
         for key, _ in node.value:
             if key.value in seen:

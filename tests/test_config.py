@@ -76,7 +76,9 @@ def test_what_came_another_way_is_held_to_the_same_rules():
 
 
 def test_numbers_may_have_exponents_and_settings_may_be_merged(tmp_path):
-    assert read_config(written(tmp_path, "loop: {steps: 1e3, ema: 9e-1}"), PriorConfig).loop == LoopConfig(1000, ema=0.9)
+    assert read_config(written(tmp_path, "loop: {steps: 1e3, ema: 9e-1}"), PriorConfig).loop == LoopConfig(
+        1000, ema=0.9
+    )
     text = "loop: &a {steps: 7}\nmix: &b {x: 1.0}\nflow: {<<: {layers: 3}, layers: 5}"
     config = read_config(written(tmp_path, text), PriorConfig)
     assert (config.loop.steps, config.flow.layers) == (7, 5)

@@ -124,5 +124,5 @@ def test_an_experiment_compares_priors_on_the_same_people(experiment, folder, tm
     assert all(len(result.mpvpe_mm) == 3 and result.row["mpvpe_mm"] > 0 for result in results)
     assert results[0].prior_weight == 0.0 and results[2].prior_weight == 1.0
     pytest.importorskip("matplotlib")
-    experiment.draw(results, tmp_path / "bars.png")
+    experiment.draw([result.row for result in results], tmp_path / "bars.png")
     assert (tmp_path / "bars.png").stat().st_size > 5000

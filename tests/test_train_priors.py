@@ -103,7 +103,8 @@ def of_batches(collection: PoseCollection, **poses) -> tuple[PriorTask, torch.Te
 
 def frames_of(poses: torch.Tensor, rotations: torch.Tensor, joints: list[int]) -> torch.Tensor:
     """Which of the rotations each pose has at these joints; -1 where it has none of them."""
-    off = torch.cdist(*(one[:, joints].double().flatten(1) for one in (poses, rotations)))
+    poses, rotations = (one[:, joints].double().flatten(1) for one in (poses, rotations))
+    off = torch.cdist(poses, rotations)
     return torch.where(off.amin(1) < 1e-3, off.argmin(1), -1)
 
 

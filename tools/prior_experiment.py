@@ -17,7 +17,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -181,26 +181,24 @@ def opened(name_or_path: str) -> tuple[str, Prior | None]:
     return name, prior.float()  # type: ignore[attr-defined]
 
 
-def draw(results: Sequence[Errors], path: Path) -> None:
-    """Bars of MPJPE and MPVPE, with standard errors, for every prior and either loss; without a prior they are cut."""
+def draw(rows: Sequence[dict[str, Any]], path: Path) -> None:
+    """Bars of MPJPE and MPVPE, with standard errors, of the table's rows; without a prior they are cut."""
     from matplotlib.figure import Figure
 
-    top = 1.15 * max(result.row["mpvpe_mm"] for result in results if result.prior != "none" or len(results) <= 2)  # type: ignore[type-var]
-    names = list(dict.fromkeys(result.prior for result in results))
+    names = list(dict.fromkeys(row["prior"] for row in rows))
+    top = 1.15 * max([row["mpvpe_mm"] for row in rows if row["prior"] != "none"], default=math.inf)
     figure = Figure(figsize=(11, 4.2), layout="constrained")
-    for axes, quantity, title in zip(
-        figure.subplots(1, 2, sharey=True),
-        ("mpjpe_mm", "mpvpe_mm"),
-        ("joints (MPJPE)", "vertices (MPVPE)"),
-        strict=True,
-    ):
+    titles = {"mpjpe_mm": "joints (MPJPE)", "mpvpe_mm": "vertices (MPVPE)"}
+    for axes, (quantity, title) in zip(figure.subplots(1, 2, sharey=True), titles.items(), strict=True):
         for place, (loss, color) in enumerate(zip(LOSSES, ("#9aa5b1", "#2f6f9f"), strict=True)):
-            chosen = [result for result in results if result.loss == loss]
-            means, errors = zip(*(mean_and_error(getattr(result, quantity)) for result in chosen), strict=True)
+            chosen = [row for row in rows if row["loss"] == loss]
+            heights = [min(row[quantity], top) for row in chosen]
+            errors = [row[f"{quantity}_standard_error"] if row[quantity] <= top else 0.0 for row in chosen]
+            labels = [f"{row[quantity]:.0f}" + ("" if row[quantity] <= top else " ↑") for row in chosen]
             across = np.arange(len(names)) + 0.4 * (place - 0.5)
-            bars = axes.bar(across, np.minimum(means, top), 0.38, yerr=errors, color=color, label=loss, capsize=2)
-            axes.bar_label(bars, [f"{mean:.0f}" for mean in means], fontsize=7, padding=2)
-        axes.set_xticks(np.arange(len(names)), [name.replace("-", "-\n") for name in names])
+            bars = axes.bar(across, heights, 0.38, yerr=errors, color=color, label=loss, capsize=2)
+            axes.bar_label(bars, labels, fontsize=7, padding=2)
+        axes.set_xticks(np.arange(len(names)), names)
         axes.set_title(f"Error of {title}, mm")
         axes.spines[["top", "right"]].set_visible(False)
     figure.axes[0].set_ylabel("mm, about the pelvis")
@@ -253,7 +251,7 @@ def main(
         Console(stderr=True).print(f"{errors.prior} {errors.loss}: {errors.mpjpe_mm.mean():.1f} mm")
     rows = [result.row for result in results]
     write_text(output / "results.json", json.dumps({"setting": asdict(setting), "results": rows}, indent=1) + "\n")
-    draw(results, output / "bars.png")
+    draw(rows, output / "bars.png")
     show(results)
 
 
