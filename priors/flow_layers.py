@@ -92,7 +92,7 @@ class Solve(torch.autograd.Function):
         ctx: Any, x: Float[Tensor, "N D"], weight: Float[Tensor, "D D"], bias: Float[Tensor, "D"]
     ) -> tuple[Float[Tensor, "N D"], Float[Tensor, ""], Float[Tensor, "D D"]]:
         """The three results; A and z are all that the derivatives need."""
-        factors, pivots = torch.linalg.lu_factor(weight)
+        factors, pivots, _ = torch.linalg.lu_factor_ex(weight)
         inverse = torch.linalg.lu_solve(factors, pivots, torch.eye(len(bias), dtype=x.dtype, device=x.device))
         z = (x - bias) @ inverse.mT
         ctx.save_for_backward(z, inverse)

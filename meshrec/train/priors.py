@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass, field
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
 from typing import Literal
@@ -103,6 +103,7 @@ class PriorTask:
         self.prior = self._started().to(device)
         self.unseen = self._measured_on(unseen)
         self.seen = self._measured_on(self.rows)
+        self.fingerprint = fingerprint_of(collection)
         self._block = lru_cache(maxsize=1)(self._made_block)
 
     @property
@@ -114,15 +115,6 @@ class PriorTask:
     def phases(self) -> tuple[Phase, ...]:
         """One: everything steps together."""
         return (Phase("prior", (self.prior,)),)
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """A hash of who is in the data, how long, which frames count, and what every thousandth looks like."""
-        digest = sha256(repr([(clip.subject, clip.length) for clip in self.collection.clips]).encode())
-        for part in self.collection.parts:
-            digest.update(np.packbits(part.valid).tobytes())
-            digest.update(part.axis_angle[::1000].astype("<f4").tobytes())
-        return digest.hexdigest()[:16]
 
     def batch(self, step: int, share: Share) -> tuple[Float[Tensor, "n J 3 3"], Float[Tensor, "n L"]]:
         """Poses of this step, and the noise of the loss."""
@@ -195,6 +187,15 @@ class PriorTask:
     def _trained(model: nn.Module) -> TrainedPrior:
         assert isinstance(model, TrainedPrior)
         return model
+
+
+def fingerprint_of(collection: PoseCollection) -> str:
+    """A hash of who is in the data, how long, which frames count, and what every thousandth looks like."""
+    digest = sha256(repr([(clip.subject, clip.length) for clip in collection.clips]).encode())
+    for part in collection.parts:
+        digest.update(np.packbits(part.valid).tobytes())
+        digest.update(part.axis_angle[::1000].astype("<f4").tobytes())
+    return digest.hexdigest()[:16]
 
 
 @torch.no_grad()
