@@ -46,7 +46,7 @@ def motion(subject: str, frames: int) -> Motion:
 
 
 def test_a_published_gaussian_is_what_its_card_says(tool, folder, tmp_path):
-    recipe = tool.Recipe(poses_made=400)
+    recipe = tool.Recipe(held_out=("02",), poses_made=400)
     tool.command((folder,), recipe, tmp_path, gaussian=True, folds=2)
     card = json.loads((tmp_path / "prior_gaussian.json").read_text())
     path = tmp_path / "prior_gaussian.safetensors"
