@@ -1,5 +1,6 @@
 """Files that appear whole or not at all."""
 
+import errno
 import os
 import re
 import shutil
@@ -114,6 +115,6 @@ def _umask() -> int:
 
 
 def _cannot_write(path: Path, error: OSError) -> MeshrecError:
-    return MeshrecError(
-        f"Cannot write {path}: {error.strerror or error}. Free some space, or choose another folder with -o DIR."
-    )
+    full = error.errno in (None, errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    advice = "Free some space, or choose" if full else "Choose"
+    return MeshrecError(f"Cannot write {path}: {error.strerror or error}. {advice} another folder with -o DIR.")

@@ -175,3 +175,14 @@ def test_what_the_user_put_beside_a_result_moves_over(tmp_path: Path) -> None:
     assert (folder / "notes.txt").read_text() == "mine"
     assert not (folder / "mesh.obj").exists()
     assert [path.name for path in tmp_path.iterdir()] == ["photo"]
+
+
+@pytest.mark.parametrize(
+    ("number", "advice"), [(errno.ENOSPC, "Free some space, or choose another"), (errno.EACCES, ". Choose another")]
+)
+def test_space_is_asked_for_only_where_it_is_short(number, advice, tmp_path):
+    def fail(_: Path) -> None:
+        raise OSError(number, os.strerror(number))
+
+    with pytest.raises(MeshrecError, match=re.escape(advice)):
+        write_whole(tmp_path / "a.txt", fail)
