@@ -99,25 +99,10 @@ def test_still_joints_cost_the_entropy_of_their_jitter(tool, folder):
 
 
 def test_an_experiment_compares_priors_on_the_same_people(experiment, folder, tmp_path):
-    torch.set_grad_enabled(False)
-    setting = experiment.Setting(people=3, tuning_people=2, weights=(1.0,))
-    poses = tmp_path / "capture.npz"
-    collection = experiment.PriorRun and importlib.import_module("meshrec.data.poses").open_collection(folder)
-    vectors = np.concatenate([np.asarray(part.axis_angle) for part in collection.parts])
-    clips = collection.clips
-    np.savez(
-        poses,
-        poses=vectors,
-        valid=np.ones(len(vectors), bool),
-        clip_start=[clip.start for clip in clips],
-        clip_len=[clip.length for clip in clips],
-        clip_subject=[clip.subject for clip in clips],
-    )
-    try:
+    setting = experiment.Setting(people=3, tuning_people=2, weights=(1.0,), subjects=("a", "b"))
+    with torch.no_grad():
         priors = dict(map(experiment.opened, ("none", "gaussian")))
-        results = list(experiment.experiment(priors, setting, [poses]))
-    finally:
-        torch.set_grad_enabled(True)
+        results = list(experiment.experiment(priors, setting, [folder]))
     assert [(result.prior, result.loss) for result in results] == [
         (name, loss) for name in ("none", "gaussian") for loss in ("KA", "KA+BA")
     ]

@@ -2,14 +2,14 @@
 
     python tools/synthetic_fit.py train.npz --subjects 02 10 27
 
-The pose file holds `poses (N, 24, 3)` axis-angle, `valid (N,)`, `clip_start`, `clip_len` and `clip_subject`. Frames are
-spread evenly over the subjects named; shapes are N(0, 1), the camera looks from every side with a pitch of N(0, 10
-degrees), from 3 to 5 m, f = 1000 px; the fit is told the noise. The truth is the posed body's H36M-17 joints. Name
-subjects that the prior was not trained on.
+Poses are collections or motion files of any kind that is read. Frames are spread evenly over the subjects named; shapes
+are N(0, 1), the camera looks from every side with a pitch of N(0, 10 degrees), from 3 to 5 m, f = 1000 px; the fit is
+told the noise. The truth is the posed body's H36M-17 joints. Name subjects that the prior was not trained on.
 """
 
 import json
 import math
+import sys
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -25,6 +25,8 @@ from torch import Tensor
 from meshrec.body import BodyModel, load_body_model
 from meshrec.branches.fit import FitBranch, FitConfig
 from meshrec.camera import camera_from_body_axes, project
+from meshrec.data.poses import open_poses
+from meshrec.errors import MeshrecError
 from meshrec.metrics import mpjpe_mm, pa_mpjpe_mm
 from meshrec.objective import ObjectiveConfig
 from meshrec.prior_files import DEFAULT_PRIOR, open_prior
@@ -57,19 +59,13 @@ class Score:
     people_per_second: float
 
 
-def held_out_poses(files: list[Path], subjects: tuple[str, ...], count: int) -> Tensor:
+def held_out_poses(paths: list[Path], subjects: tuple[str, ...], count: int) -> Tensor:
     """(count, 24, 3, 3) rotations of valid frames, evenly spaced over the subjects' frames."""
-    chosen = []
-    for file in files:
-        with np.load(file) as data:
-            rows = np.zeros(len(data["valid"]), bool)
-            for start, length, subject in zip(data["clip_start"], data["clip_len"], data["clip_subject"], strict=True):
-                rows[start : start + length] = str(subject) in subjects
-            chosen.append(data["poses"][rows & data["valid"]])
-    poses = np.concatenate(chosen)
-    if len(poses) < count:
-        raise SystemExit(f"The subjects {', '.join(subjects)} have {len(poses)} valid frames, {count} are asked for.")
-    return roma.rotvec_to_rotmat(torch.tensor(poses[np.linspace(0, len(poses) - 1, count).round().astype(int)]))
+    collection = open_poses(paths)
+    rows = collection.rows(subjects)
+    if len(rows) < count:
+        raise MeshrecError(f"The subjects {', '.join(subjects)} have {len(rows)} valid frames, {count} are asked for.")
+    return collection.rotations(rows[np.linspace(0, len(rows) - 1, count).round().astype(int)])
 
 
 def make_people(model: BodyModel, rotations: Tensor, noise_px: float, landmark_noise_m: float, seed: int) -> People:
@@ -153,4 +149,7 @@ def _tell(scores: list[Score], title: str, as_json: bool) -> None:
 
 
 if __name__ == "__main__":
-    tyro.cli(main)
+    try:
+        tyro.cli(main)
+    except MeshrecError as error:
+        sys.exit(f"{error}")
