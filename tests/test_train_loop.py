@@ -668,6 +668,8 @@ def main(folder: Path, pace: str) -> None:
         outcome = train(folder / "stopped", SPLIT, Regression(SPLIT, stop), processes=processes)
         assert (outcome.step, outcome.exit_code) == (5, 143), "a signal to one process ends all of them"
         train(folder / "stopped", SPLIT, Regression(SPLIT), processes=processes)
+    threads = [path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")]
+    assert not [name for name in threads if "gloo" in name], "threads that outlive training may abort the exit"
 
 
 if __name__ == "__main__":

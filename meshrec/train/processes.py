@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
+from importlib import import_module
 from typing import Any, Literal, TypeVar, cast
 
 import torch
@@ -139,6 +140,8 @@ def launched(device: Literal["auto", "cpu", "cuda"] = "auto") -> Iterator[Proces
             f"The environment has {', '.join(told)} but not {missing}. Start with torchrun, which sets them all, or "
             f"unset these to train in one process."
         )
+    # Its functions keep the group they find when imported, and with it gloo's threads, which may abort the exit.
+    import_module("torch.distributed.nn.functional")
     dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=PATIENCE)
     try:
         yield Processes(dist.get_rank(), dist.get_world_size(), place)
