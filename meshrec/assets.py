@@ -1,6 +1,7 @@
-"""Finds, checks and imports bodies and prior weights: the user's, then those that ship.
+"""Finds, checks and imports bodies and weights: the user's, then those that ship.
 
-The user's lie in the data directory: `bodies/NAME.npz` (or `.pkl`) and `weights/prior_NAME.safetensors`.
+The user's lie in the data directory: `bodies/NAME.npz` (or `.pkl`), `weights/prior_NAME.safetensors`, and lifters as
+`weights/lift.safetensors` or `weights/lift_NAME.safetensors`.
 """
 
 import json
@@ -32,6 +33,7 @@ __all__ = [
     "command",
     "data_directory",
     "export_pickle",
+    "find_lifter",
     "find_prior",
     "list_assets",
     "load_body_file",
@@ -53,6 +55,8 @@ class _Room:
     prefix: str
     suffixes: tuple[str, ...]
     advice: str
+    named_whole: bool = False
+    """Whether the prefix is part of a name."""
 
     def folders(self) -> tuple[Path, Path]:
         """The user's, then the shipped."""
@@ -63,12 +67,13 @@ class _Room:
         found: dict[str, Path] = {}
         for suffix in self.suffixes:
             for path in sorted(folder.glob(f"{self.prefix or '[!.]'}*{suffix}")):
-                found.setdefault(path.stem.removeprefix(self.prefix), path)
+                found.setdefault(path.stem if self.named_whole else path.stem.removeprefix(self.prefix), path)
         return dict(sorted(found.items()))
 
 
 BODIES = _Room("body", "bodies", "", (".npz", ".pkl"), "Add yours with `meshrec assets add FILE --name NAME`")
 PRIORS = _Room("prior", "weights", "prior_", (".safetensors",), "Make one with `meshrec train` and tools/fit_priors.py")
+LIFTERS = _Room("lifter", "weights", "lift", (".safetensors",), "Make one with `meshrec train`", named_whole=True)
 
 
 @dataclass(frozen=True)
@@ -111,6 +116,11 @@ def load_body_file(name_or_path: str | Path = "neutral", companions: Mapping[str
 def find_prior(name_or_path: str | Path) -> Path:
     """The weights of a pose prior: by name ("flow") from the user's assets, else from those that ship; or a path."""
     return _find(PRIORS, name_or_path)
+
+
+def find_lifter(name_or_path: str | Path) -> Path:
+    """The weights of a lifter: by name ("lift", "lift_mine") from the user's assets, else the shipped; or a path."""
+    return _find(LIFTERS, name_or_path)
 
 
 def check_asset(path: Path, companions: Mapping[str, Path] = NO_COMPANIONS, owner: Owner = "given") -> AssetReport:

@@ -7,6 +7,8 @@ from difflib import get_close_matches
 
 VERBS = {
     "recover": ("meshrec.recover:command", "Photographs to bodies: a mesh, an overlay and a result.json per person"),
+    "lift": ("meshrec.lift:command", "2D joints to 3D joints: keypoint files or photographs to 17 joints per person"),
+    "evaluate": ("meshrec.evaluate:command", "How good a branch is, on people whose 3D is known"),
     "export": ("meshrec.export:command", "Results and pose files to OBJ, PLY or GLB meshes"),
     "train": ("meshrec.train.command:command", "Train a pose prior on motion capture; stops and goes on at any time"),
     "sample": ("meshrec.sample:command", "Bodies drawn from a pose prior, as a picture"),

@@ -7,8 +7,9 @@ two formats are continuous already and are taken as they stand.
 import json
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -54,11 +55,26 @@ class Entry:
     box_xyxy_px: Float[Tensor, "4"] | None = None
 
 
+@dataclass(frozen=True)
+class Listed:
+    """A photo that a file knows, whether or not anybody has it."""
+
+    name: str
+    read: Callable[[], list[Entry]]
+    """The people in it; a `MeshrecError` if the file is wrong there."""
+    size_px: tuple[int, int] | None = None
+    """Width and height, where the file tells them."""
+
+
 @runtime_checkable
 class KeypointFile(Protocol):
     """An opened file of keypoints, or a folder of them."""
 
     holds_one_photo: bool
+
+    def photos(self) -> list[Listed]:
+        """Every photo that the file knows, in its order; a folder opens all of its files."""
+        ...
 
     def entries(self, photo: Photo) -> list[Entry]:
         """The people that the file lists in `photo`; a `MeshrecError` if it does not know the photo."""
@@ -100,6 +116,13 @@ class KeypointFolder:
         if not any(name.endswith(ENDINGS) for name in self._files):
             raise MeshrecError(f"The folder {path} holds no keypoint files (*.json, *.npz).")
 
+    def paths(self) -> list[Path]:
+        """Its keypoint files, sorted."""
+        return [path for name, path in self._files.items() if name.endswith(ENDINGS)]
+
+    def photos(self) -> list[Listed]:
+        return [photo for path in self.paths() for photo in open_keypoints(path).photos()]
+
     def entries(self, photo: Photo) -> list[Entry]:
         names = [f"{photo.path.stem}{ending}" for ending in ENDINGS]
         for name in names:
@@ -124,22 +147,30 @@ class CocoFile:
     def __init__(self, path: Path, rows: Rows, images: Rows | None = None):
         self._path, self._by_name = path, images is not None
         names = dict(_image(path, field, row) for field, row in images or ())
+        self._sizes = {_image(path, field, row)[1]: _size(row) for field, row in images or ()}
         self._rows_of: dict[ImageId, Rows] = {}
         for field, row in rows:
             image = _image_id(path, f"{field}.image_id", row.get("image_id"))
             if image in names or images is None:
                 self._rows_of.setdefault(names.get(image, image), []).append((field, row))
 
+    def photos(self) -> list[Listed]:
+        rows_of = self._rows_of.items()
+        return [Listed(str(name), partial(self._entries, rows), self._sizes.get(str(name))) for name, rows in rows_of]
+
     def entries(self, photo: Photo) -> list[Entry]:
         keys = [photo.path.name] if self._by_name else _ids_of(photo)
         rows = [row for key in keys for row in self._rows_of.get(key, [])]
         if rows:
-            return [self._entry(field, row) for field, row in rows]
+            return self._entries(rows)
         what = "image with people in it has the file_name" if self._by_name else "row has the image_id"
         raise MeshrecError(
             f"{self._path} knows nobody in {photo.path.name}: no {what} {' or '.join(map(str, keys))} (there are "
             f"{some(self._rows_of)}). Give the photo the name that it has there."
         )
+
+    def _entries(self, rows: Rows) -> list[Entry]:
+        return [self._entry(field, row) for field, row in rows]
 
     def _entry(self, field: str, row: dict) -> Entry:
         values = _triples(self._path, f"{field}.keypoints", row.get("keypoints"), [len(COCO17)])
@@ -170,6 +201,12 @@ class OpenPoseFile:
                 f"{self._path} holds the keypoints of {stem}, not of {photo.path.name}. Name the folder that holds the "
                 f"files of all photos."
             )
+        return self._entries()
+
+    def photos(self) -> list[Listed]:
+        return [Listed(self._path.stem.removesuffix("_keypoints"), self._entries)]
+
+    def _entries(self) -> list[Entry]:
         keypoints = [self._person(field, row) for field, row in self._people]
         return [Entry(k, _mean_seen(k)) for k in keypoints]
 
@@ -209,6 +246,9 @@ class NpzFile:
         keypoints = [_keypoints(np.column_stack(rows), self._skeleton) for rows in zip(xy_px, confidence, strict=True)]
         keypoints = keypoints if landmarks_m is None else _with_landmarks(keypoints, landmarks_m)
         self._entries = [Entry(k, _mean_seen(k), _float32(box)) for k, box in zip(keypoints, boxes, strict=True)]
+
+    def photos(self) -> list[Listed]:
+        return [Listed(self._path.stem, lambda: self._entries)]
 
     def entries(self, photo: Photo) -> list[Entry]:
         return self._entries
@@ -309,6 +349,14 @@ def _image(path: Path, field: str, row: dict) -> tuple[ImageId, str]:
     if not isinstance(name, str):
         raise MeshrecError(f"{path}: {field}.file_name is {_shown(name)}; it should be the name of a photo.")
     return image, Path(name).name
+
+
+def _size(row: dict) -> tuple[int, int] | None:
+    """Width and height of an image; None where they are left out or no numbers of pixels."""
+    match row:
+        case {"width": int(width), "height": int(height)} if min(width, height) >= 1:
+            return width, height
+    return None
 
 
 def _image_id(path: Path, field: str, value: Any) -> ImageId:

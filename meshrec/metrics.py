@@ -101,6 +101,34 @@ def pa_mpjpe_mm(
 
 
 @torch.no_grad()
+def pa_joint_error_mm(
+    predicted_m: Float[Tensor, "*batch K 3"],
+    true_m: Float[Tensor, "*batch K 3"],
+    mask: Bool[Tensor, "*#batch K"] | Float[Tensor, "*#batch K"] | None = None,
+) -> Float[Tensor, "*batch K"]:
+    """Distance of each joint from its true place after the best similarity of those that count, `procrustes`."""
+    return joint_error_mm(procrustes(predicted_m, true_m, mask).apply(predicted_m), true_m)
+
+
+@torch.no_grad()
+def pa_mpjpe_thesis_mm(
+    predicted_m: Float[Tensor, "*batch K 3"], true_m: Float[Tensor, "*batch K 3"], skeleton: Skeleton
+) -> Float[Tensor, "*batch"]:
+    """PA-MPJPE as some lifters report it: kinder than `pa_mpjpe_mm`, and not to be compared with it.
+
+    The similarity is fitted to the K - 1 joints without the pelvis and may be a reflection: of the pose and its mirror
+    image (x to -x, left and right kept) the one with less squared error counts. The pelvis counts as a joint without
+    error: the sum of the others is divided by K.
+    """
+    others = [joint for joint, name in enumerate(skeleton.joints) if name != "pelvis"]
+    predicted_m, true_m = predicted_m[..., others, :], true_m[..., others, :]
+    images = (predicted_m, predicted_m * predicted_m.new_tensor([-1.0, 1.0, 1.0]))
+    errors = torch.stack([pa_joint_error_mm(image, true_m) for image in images])
+    better = errors.square().sum(-1).argmin(0, keepdim=True)
+    return errors.sum(-1).gather(0, better)[0] / len(skeleton)
+
+
+@torch.no_grad()
 def procrustes(
     predicted_m: Float[Tensor, "*batch K 3"],
     true_m: Float[Tensor, "*batch K 3"],

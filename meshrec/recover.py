@@ -1,4 +1,4 @@
-"""Photographs to bodies: detect the people, let a branch recover each body, write meshes, pictures and numbers."""
+"""Photographs to bodies: detect the people, let a branch recover each one, write meshes, pictures and numbers."""
 
 import json
 import sys
@@ -19,7 +19,9 @@ from rich.table import Table
 from torch import Tensor
 
 from meshrec.body import BodyModel, load_body_model
+from meshrec.branches.lift import LiftBranch
 from meshrec.branches.registry import Branch, build_branch
+from meshrec.camera import project
 from meshrec.detect import Detector, build_detector
 from meshrec.errors import MeshrecError
 from meshrec.export import write_mesh
@@ -28,7 +30,8 @@ from meshrec.keypoints import SEEN_CONFIDENCE
 from meshrec.photo import Photo, camera_of, find_photos, read_photo, write_png
 from meshrec.prior_files import DEFAULT_PRIOR
 from meshrec.render import overlay, side_view
-from meshrec.result import OUR_FILES, RESULT_FILE, person_files, result_arrays, result_record
+from meshrec.result import OUR_FILES, RESULT_FILE, person_files, placed_joints17_m, result_arrays, result_record
+from meshrec.skeleton_plot import LiftFigure, pose_views, skeletons_over
 from meshrec.skeletons import SMPL24, visibility
 from meshrec.types import Estimate, Person
 
@@ -49,6 +52,8 @@ class Recovery:
     """One leading axis: the people."""
     left_out: int = 0
     """People of whom too little was seen to place a body."""
+    height_m: float | None = None
+    """Body height that sets the scale; None where the branch finds the scale itself."""
 
 
 class Recoverer:
@@ -67,13 +72,21 @@ class Recoverer:
                 f"--keypoints FILE."
             )
         estimate = self.branch(photo, people, camera_of(photo, self.focal_px))
-        if estimate.report is None or estimate.report.solvable.all():
-            return Recovery(photo, tuple(people), estimate)
-        placed = estimate.report.solvable.nonzero()[:, 0]
+        placed = placed_people(estimate).nonzero()[:, 0]
         if len(placed) == 0:
-            raise MeshrecError(f"{photo.path}: too few joints are seen to place a body; at least two are needed.")
+            raise MeshrecError(
+                f"{photo.path}: too few joints are seen to place a body; at least two are needed, and for --branch "
+                f"lift one of them a hip."
+            )
         kept = tuple(people[index] for index in placed.tolist())
-        return Recovery(photo, kept, estimate[placed], left_out=len(people) - len(kept))
+        height_m = self.branch.config.height_m if isinstance(self.branch, LiftBranch) else None
+        return Recovery(photo, kept, estimate[placed], len(people) - len(kept), height_m)
+
+
+def placed_people(estimate: Estimate) -> Bool[Tensor, "N"]:
+    """Of whom a branch can say something: all but those its report excludes and those whose joints are not finite."""
+    finite = estimate.joints17_m.isfinite().flatten(1).all(dim=1)
+    return finite if estimate.report is None else estimate.report.solvable
 
 
 def seen_vertices(model: BodyModel, person: Person) -> Bool[Tensor, "V"]:
@@ -86,10 +99,13 @@ def seen_vertices(model: BodyModel, person: Person) -> Bool[Tensor, "V"]:
 def write_recovery(folder: Path, recovery: Recovery, model: BodyModel) -> dict:
     """Write a photograph's meshes, pictures and numbers into `folder`, all or nothing; returns the result's record."""
     _refuse_other_photo(folder, recovery.photo)
-    record = result_record(recovery.photo, recovery.people, recovery.estimate, model, recovery.left_out)
+    record = result_record(
+        recovery.photo, recovery.people, recovery.estimate, model, recovery.left_out, recovery.height_m
+    )
     arrays = result_arrays(recovery.people, recovery.estimate)
     with whole_folder(folder, RESULT_FILE, OUR_FILES) as inside:
         _write_bodies(inside, recovery, model)
+        _write_skeletons(inside, recovery)
         write_whole(inside / "result.npz", lambda path: np.savez_compressed(path, allow_pickle=False, **arrays))
         write_text(inside / RESULT_FILE, json.dumps(record, indent=1, allow_nan=False))
     return record
@@ -106,7 +122,7 @@ def _refuse_other_photo(folder: Path, photo: Photo) -> None:
 
 
 def _write_bodies(folder: Path, recovery: Recovery, model: BodyModel) -> None:
-    """A mesh and two pictures for each body, and one picture of all; nothing for a branch that knows joints alone."""
+    """A mesh and two pictures for each body, and one picture of all; nothing where a branch knows joints alone."""
     body, cameras, pixels = recovery.estimate.body, recovery.estimate.camera, recovery.photo.pixels
     if body is None or cameras is None:
         return
@@ -119,6 +135,23 @@ def _write_bodies(folder: Path, recovery: Recovery, model: BodyModel) -> None:
         write_png(folder / files["side"], side_view(vertices_m, faces, mask))
     if len(seen) > 1:
         write_png(folder / "overlay.png", overlay(pixels, list(body.vertices_m), faces, camera, vertex_seen=seen))
+
+
+def _write_skeletons(folder: Path, recovery: Recovery) -> None:
+    """Two pictures for each person, and one of all, where a branch knows placed joints but no body."""
+    estimate, pixels = recovery.estimate, recovery.photo.pixels
+    if estimate.body is not None or estimate.camera is None or estimate.root_m is None:
+        return
+    joints_m = placed_joints17_m(estimate)
+    xy_px, depth_m = project(joints_m, estimate.camera).cpu().numpy(), joints_m[..., 2].cpu().numpy()
+    seen, joints = estimate.seen.cpu().numpy(), estimate.joints17_m.cpu().numpy()
+    skeletons = list(zip(xy_px, seen, depth_m, strict=True))
+    for index, skeleton in enumerate(skeletons):
+        files = person_files(index)
+        write_png(folder / files["overlay"], skeletons_over(pixels, [skeleton]))
+        write_png(folder / files["side"], pose_views(LiftFigure("", joints[index], seen[index], "m", xy_px[index]))[1])
+    if len(skeletons) > 1:
+        write_png(folder / "overlay.png", skeletons_over(pixels, skeletons))
 
 
 @dataclass(frozen=True)
@@ -186,10 +219,13 @@ def command(
     of a body that the photograph does not show are drawn in grey. A photograph that cannot be used is reported, and
     the rest goes on.
 
+    `--branch fit` fits a body to the keypoints. `--branch lift` finds 17 joints alone, for a body height of 1.7 m: its
+    pictures show skeletons, and there is no mesh (`meshrec lift` takes other heights).
+
     Args:
         photos: Photographs, folders of them, or patterns.
         output: Folder for the results.
-        branch: How bodies are recovered.
+        branch: How bodies are recovered: fit, lift, or one that another package adds.
         body: Body model: a name of `meshrec assets list`, or a .npz or .pkl file.
         prior: Pose prior: a name, a file, or "none".
         detector: How people are found.

@@ -25,19 +25,27 @@ OUR_FILES = re.compile(r"person\d+(_overlay|_side)?\.(obj|png)|overlay\.png|resu
 
 
 def result_record(
-    photo: Photo, people: Sequence[Person], estimate: Estimate, model: BodyModel, left_out: int
+    photo: Photo,
+    people: Sequence[Person],
+    estimate: Estimate,
+    model: BodyModel,
+    left_out: int,
+    height_m: float | None = None,
 ) -> dict[str, Any]:
     """The content of `result.json`; every place is in the frame of the camera (x right, y down, z forward).
 
-    `left_out` people were seen, but too little of them to place a body.
+    `left_out` people were seen, but too little of them to place a body. `height_m` is the body height that was assumed
+    to turn joints into metres; None where the branch finds the scale itself.
     """
+    body = {"name": model.file.name, "path": str(model.file.path), "sha256": model.file.sha256}
     return {
         "meshrec": version("meshrec"),
         "photo": str(photo.path),
         "width_px": photo.width_px,
         "height_px": photo.height_px,
         "branch": estimate.branch,
-        "body": {"name": model.file.name, "path": str(model.file.path), "sha256": model.file.sha256},
+        "body": None if estimate.params is None else body,
+        "assumed_height_m": height_m,
         "left_out": left_out,
         "joints17_names": list(H36M17.joints),
         "joints24_names": list(SMPL24.joints),
@@ -47,21 +55,21 @@ def result_record(
 
 def _person_record(index: int, person: Person, estimate: Estimate) -> dict[str, Any]:
     record = {
-        "box_xyxy_px": _plain(person.box_xyxy_px),
+        "box_xyxy_px": plain(person.box_xyxy_px),
         "score": person.score,
-        "keypoints": _keypoints_record(person.keypoints),
-        "root_m": None if estimate.root_m is None else _plain(estimate.root_m),
-        "joints17_m": _plain(placed_joints17_m(estimate)),
+        "keypoints": keypoints_record(person.keypoints),
+        "root_m": None if estimate.root_m is None else plain(estimate.root_m),
+        "joints17_m": plain(placed_joints17_m(estimate)),
         "joints17_seen": estimate.seen.tolist(),
-        "joints17_confidence": _plain(estimate.confidence),
-        "files": person_files(index) if estimate.body is not None else {},
+        "joints17_confidence": plain(estimate.confidence),
+        "files": _files_of(index, estimate),
     }
     if estimate.camera is not None:
-        record["camera"] = _camera_record(estimate.camera)
+        record["camera"] = camera_record(estimate.camera)
     if estimate.params is not None:
         record["smpl"] = _smpl_record(estimate.params)
     if estimate.body is not None:
-        record["joints24_m"] = _plain(estimate.body.joints_m)
+        record["joints24_m"] = plain(estimate.body.joints_m)
     if estimate.report is not None:
         record["report"] = _report_record(estimate.report)
     return record
@@ -81,39 +89,49 @@ def person_files(index: int) -> dict[str, str]:
     }
 
 
-def _keypoints_record(keypoints: Keypoints) -> dict[str, Any]:
+def _files_of(index: int, estimate: Estimate) -> dict[str, str]:
+    """The files that are written of a person: no mesh without a body, no picture without a place."""
+    if estimate.body is not None:
+        return person_files(index)
+    placed = estimate.camera is not None and estimate.root_m is not None
+    return {what: name for what, name in person_files(index).items() if what != "mesh"} if placed else {}
+
+
+def keypoints_record(keypoints: Keypoints) -> dict[str, Any]:
+    """One person's keypoints by name."""
     return {
         "skeleton": keypoints.skeleton.name,
         "names": list(keypoints.skeleton.joints),
-        "xy_px": _plain(keypoints.xy_px),
-        "confidence": _plain(keypoints.confidence),
+        "xy_px": plain(keypoints.xy_px),
+        "confidence": plain(keypoints.confidence),
     }
 
 
-def _camera_record(camera: Camera) -> dict[str, Any]:
+def camera_record(camera: Camera) -> dict[str, Any]:
+    """One camera by name."""
     return {
-        "focal_px": _plain(camera.focal_px),
-        "center_px": _plain(camera.center_px),
+        "focal_px": plain(camera.focal_px),
+        "center_px": plain(camera.center_px),
         "focal_source": camera.focal_source,
     }
 
 
 def _smpl_record(params: BodyParams) -> dict[str, Any]:
     return {
-        "pose_axis_angle": _plain(roma.rotmat_to_rotvec(params.rotations).flatten()),
-        "rotations": _plain(params.rotations),
-        "betas": _plain(params.betas),
-        "transl_m": _plain(params.transl_m),
+        "pose_axis_angle": plain(roma.rotmat_to_rotvec(params.rotations).flatten()),
+        "rotations": plain(params.rotations),
+        "betas": plain(params.betas),
+        "transl_m": plain(params.transl_m),
     }
 
 
 def _report_record(report: FitReport) -> dict[str, Any]:
     ending = {field.name: getattr(report, field.name) for field in fields(report) if field.name != "terms"}
     terms = {field.name: getattr(report.terms, field.name) for field in fields(report.terms)}
-    return {name: _plain(value) for name, value in {"total": report.terms.total, **terms, **ending}.items()}
+    return {name: plain(value) for name, value in {"total": report.terms.total, **terms, **ending}.items()}
 
 
-def _plain(tensor: Tensor) -> Any:
+def plain(tensor: Tensor) -> Any:
     """Numbers and lists as JSON knows them: floats to seven digits, what is not finite as null."""
     return _finite(tensor.detach().cpu().tolist())
 

@@ -1,4 +1,4 @@
-"""The official SMPL pickles, read without running anything they say.
+"""The official SMPL pickles, and nested arrays in others, read without running anything they say.
 
 A pickle is a program. Here every name that it asks for is answered by an inert stand-in or refused by name; a stand-in
 keeps what it is given and does nothing, so neither chumpy nor scipy is needed and numpy itself is not called while the
@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from meshrec.arrays import MAX_BYTES
 from meshrec.errors import MeshrecError
 
 MAX_STEPS = 50_000
@@ -51,16 +52,29 @@ def read_smpl_pickle(path: Path, names: Collection[str]) -> tuple[dict[str, np.n
     return arrays, tuple(str(name) for name in fields)
 
 
-def _run(path: Path) -> dict[Any, Any]:
-    data = _read(path)
-    _walk(path, data)
+def unpickle_arrays(path: Path, data: bytes) -> Any:
+    """What a pickle inside the file `path` holds: dicts of text, lists, text, numbers and arrays, in each other."""
+    built = _built(path, data, "nested arrays")
     try:
-        fields = _Reader(path, data).load()
+        return _Unfolding().of(built)
     except MALFORMED as error:
-        raise MeshrecError(f"{path} is a damaged pickle: {_reason(error)}. Download the file again.") from error
+        raise MeshrecError(f"{path}: the pickle inside {_reason(error)}. Save plain arrays in its place.") from error
+
+
+def _run(path: Path) -> dict[Any, Any]:
+    fields = _built(path, _read(path), "an SMPL file")
     if not isinstance(fields, dict):
         raise MeshrecError(f"{path} holds a {_kind(fields)}, not the named fields of an SMPL file.")
     return fields
+
+
+def _built(path: Path, data: bytes, expected: str) -> Any:
+    """What the program builds of stand-ins; `expected` is what the file should be, for messages."""
+    _walk(path, data, expected)
+    try:
+        return _Reader(path, data, expected).load()
+    except MALFORMED as error:
+        raise MeshrecError(f"{path} is a damaged pickle: {_reason(error)}. Download the file again.") from error
 
 
 def _read(path: Path) -> bytes:
@@ -70,13 +84,13 @@ def _read(path: Path) -> bytes:
         raise MeshrecError(f"Cannot read {path}: {error.strerror or error}.") from error
 
 
-def _walk(path: Path, data: bytes) -> None:
+def _walk(path: Path, data: bytes, expected: str) -> None:
     """Read the program once without running it: whole to its end, short, and with a small memory."""
     try:
         for count, (step, argument) in enumerate(_steps(io.BytesIO(data))):
             cell = argument if step in ("PUT", "BINPUT", "LONG_BINPUT") else 0
             if max(count, cell) > MAX_STEPS:
-                raise MeshrecError(f"{path} takes more than {MAX_STEPS} steps to read: not an SMPL file; refused.")
+                raise MeshrecError(f"{path} takes more than {MAX_STEPS} steps to read: not {expected}; refused.")
     except MALFORMED as error:
         start = data[:12].decode("latin-1")
         raise MeshrecError(
@@ -146,6 +160,13 @@ class _Array(_Inert):
     def array(self) -> np.ndarray:
         shape, dtype, fortran, raw = self.state[-4:]
         return _decode(raw, dtype, shape, "F" if fortran else "C")
+
+    def objects(self) -> Any:
+        """The Python objects that the array holds, one alone or a list of them; None where it holds numbers."""
+        shape, dtype, _, held = self.state[-4:]
+        if not (isinstance(dtype, _DType) and dtype.arguments[0] in ("O", "O4", "O8") and isinstance(held, list)):
+            return None
+        return held[0] if shape == () and len(held) == 1 else held
 
 
 class _Buffer(_Inert):
@@ -225,9 +246,9 @@ _SPARSE: dict[str, type[_Inert]] = {
 class _Reader(pickle.Unpickler):
     """Python's unpickler, except that it finds nothing but stand-ins."""
 
-    def __init__(self, path: Path, data: bytes) -> None:
+    def __init__(self, path: Path, data: bytes, expected: str) -> None:
         super().__init__(io.BytesIO(data), fix_imports=False, encoding="latin1")
-        self.path = path
+        self.path, self.expected = path, expected
 
     def find_class(self, module_name: str, global_name: str) -> type[_Inert]:
         asked = f"{module_name}.{global_name}"
@@ -237,7 +258,40 @@ class _Reader(pickle.Unpickler):
             return _SPARSE[global_name]
         if module_name.split(".")[0] == "chumpy":
             return type("_NamedChumpy", (_Chumpy,), {"asked": asked})
-        raise MeshrecError(f"{self.path} asks for {asked}: not an SMPL file; refused.")
+        raise MeshrecError(f"{self.path} asks for {asked}: not {self.expected}; refused.")
+
+
+class _Unfolding:
+    """Turns what a pickle built into plain values; of bounded size, for a pickle can name one part a million times."""
+
+    def __init__(self) -> None:
+        self.parts = self.bytes = 0
+
+    def of(self, value: Any) -> Any:
+        """The value with every stand-in in it decoded."""
+        self.parts += 1
+        if self.parts > MAX_STEPS:
+            raise ValueError(f"unfolds to more than {MAX_STEPS} parts")
+        if isinstance(value, dict):
+            return {self._key(key): self.of(part) for key, part in value.items()}
+        if isinstance(value, list | tuple):
+            return [self.of(part) for part in value]
+        if isinstance(value, str | int | float | None):
+            return value
+        if isinstance(value, _Array) and (held := value.objects()) is not None:
+            return self.of(held)
+        if not isinstance(value, _Inert):
+            raise ValueError(f"holds a {_kind(value)}, not arrays in dicts and lists")
+        array = value.array()
+        self.bytes += array.nbytes
+        if self.bytes > MAX_BYTES:
+            raise ValueError(f"unfolds to more than {MAX_BYTES / 1e6:.0f} MB")
+        return array
+
+    def _key(self, key: Any) -> str:
+        if not isinstance(key, str):
+            raise ValueError(f"has a key that is no text, {str(key)[:40]}")
+        return key
 
 
 def _array(value: Any) -> np.ndarray:

@@ -265,6 +265,54 @@ def test_no_scale_turns_a_pose_inside_out():
 
 
 @pytest.mark.parametrize("batch", BATCHES)
+def test_the_aligned_errors_of_the_joints_have_the_aligned_error_as_their_mean(batch):
+    predicted_m, true_m = _pair_m(*batch)
+    errors_mm = metrics.pa_joint_error_mm(predicted_m, true_m)
+    assert errors_mm.shape == (*batch, 17)
+    torch.testing.assert_close(errors_mm.mean(-1), pa_mpjpe_mm(predicted_m, true_m))
+    turned = metrics.pa_joint_error_mm(_similarity(*batch, seed=5).apply(predicted_m), true_m)
+    torch.testing.assert_close(turned, errors_mm)
+    mask = torch.arange(17) != H36M17.index("left_wrist")
+    counted = metrics.pa_joint_error_mm(predicted_m, true_m, mask)[..., mask]
+    torch.testing.assert_close(counted.mean(-1), pa_mpjpe_mm(predicted_m, true_m, mask))
+
+
+@pytest.mark.parametrize("batch", BATCHES)
+def test_the_thesis_counts_the_pelvis_as_a_joint_without_error_wherever_it_is(batch):
+    predicted_m, true_m = _pair_m(*batch)
+    others = [joint for joint in range(17) if joint != H36M17.index("pelvis")]
+    expected = pa_mpjpe_mm(predicted_m[..., others, :], true_m[..., others, :]) * 16 / 17
+    found = metrics.pa_mpjpe_thesis_mm(predicted_m, true_m, H36M17)
+    assert found.shape == batch
+    torch.testing.assert_close(found, expected)
+    predicted_m[..., H36M17.index("pelvis"), :] += 1.0
+    torch.testing.assert_close(metrics.pa_mpjpe_thesis_mm(predicted_m, true_m, H36M17), expected)
+
+
+@pytest.mark.parametrize("batch", BATCHES)
+def test_the_thesis_forgives_a_mirrored_pose(batch):
+    predicted_m, true_m = _pair_m(*batch)
+    mirrored = predicted_m * torch.tensor([1.0, 1.0, -1.0], dtype=DOUBLE)
+    assert (pa_mpjpe_mm(mirrored, true_m) > 50).all()
+    found, expected = (metrics.pa_mpjpe_thesis_mm(pose, true_m, H36M17) for pose in (mirrored, predicted_m))
+    torch.testing.assert_close(found, expected)
+
+
+def test_the_thesis_takes_the_image_that_umeyama_without_the_sign_takes():
+    """A linear map that may be a reflection: the SVD with the sign left out is the least in squares."""
+    predicted_m, true_m = _poses_m(40, seed=1), _poses_m(40, seed=2)
+    others = [joint for joint in range(17) if joint != H36M17.index("pelvis")]
+    expected = []
+    for predicted, true in zip(predicted_m[:, others].numpy(), true_m[:, others].numpy(), strict=True):
+        predicted, true = predicted - predicted.mean(0), true - true.mean(0)
+        left, stretch, right = np.linalg.svd(true.T @ predicted)
+        aligned = stretch.sum() / (predicted**2).sum() * predicted @ (left @ right).T
+        expected.append(1000 * np.linalg.norm(aligned - true, axis=-1).sum() / 17)
+    found = metrics.pa_mpjpe_thesis_mm(predicted_m, true_m, H36M17)
+    np.testing.assert_allclose(found, expected, rtol=1e-9)
+
+
+@pytest.mark.parametrize("batch", BATCHES)
 def test_root_alignment_takes_away_the_place_of_the_root(batch):
     joints_m = _poses_m(*batch)
     shifted = joints_m + _similarity(*batch).translation_m[..., None, :]

@@ -17,6 +17,8 @@ from meshrec.branches.registry import BUILDERS, branch_names, build_branch
 from meshrec.camera import camera_from_body_axes, centered_camera, project
 from meshrec.cli import main
 from meshrec.errors import MeshrecError
+from meshrec.models.lifter_file import write_lifter
+from meshrec.models.vae_lifter import LifterConfig, VaeLifter
 from meshrec.recover import folder_names, seen_vertices
 from meshrec.skeletons import COCO17, H36M17, SMPL24
 from meshrec.types import BodyParams, Estimate, Keypoints, Person
@@ -197,6 +199,49 @@ def test_a_branch_that_knows_joints_alone_gives_numbers_alone(photo, tmp_path: P
     assert person["files"] == {} and person["root_m"] is None
 
 
+@pytest.fixture
+def lifter(tmp_path: Path, monkeypatch) -> None:
+    """A small lifter with random weights stands where the user's own would."""
+    network = VaeLifter(LifterConfig(hidden=16, latent=4, place="ray", scale="pose"), torch.Generator().manual_seed(0))
+    write_lifter(tmp_path / "data" / "weights" / "lift.safetensors", network.eval())
+    monkeypatch.setenv("MESHREC_DATA", str(tmp_path / "data"))
+
+
+def test_the_lift_branch_gives_skeletons(photo, lifter, tmp_path: Path) -> None:
+    picture, keypoints = photo
+    assert run(picture, "--keypoints", keypoints, "--branch", "lift", "-o", tmp_path / "out") == 0
+    folder = tmp_path / "out" / "somebody"
+    record = json.loads((folder / "result.json").read_text())
+    person = record["people"][0]
+    names = {path.name for path in folder.iterdir()}
+    assert names == {"result.json", "result.npz", *person["files"].values()} and len(names) == 4
+    assert record["branch"] == "lift" and record["assumed_height_m"] == 1.7 and record["body"] is None
+    assert person["camera"]["focal_px"] == pytest.approx(800) and "smpl" not in person
+    camera = centered_camera(640, 480, 800.0, "assumed")
+    xy_px = project(torch.tensor(person["joints17_m"]), camera)
+    seen, _ = keypoints_of_a_person()
+    for joint in ("left_wrist", "right_ankle"):
+        assert torch.allclose(xy_px[H36M17.index(joint)], torch.tensor(seen[0, COCO17.index(joint)]), atol=0.1)
+    drawn = np.asarray(Image.open(folder / person["files"]["overlay"])).astype(int)
+    x, y = xy_px[H36M17.index("left_knee")].int().tolist()
+    assert abs(drawn[y, x] - 200).max() > 20 and (drawn[5, 5] == 200).all()
+    assert np.asarray(Image.open(folder / person["files"]["side"])).std() > 5
+
+
+def test_the_lift_branch_leaves_out_who_shows_no_hip(lifter, tmp_path: Path, capsys) -> None:
+    Image.fromarray(np.full((480, 640, 3), 200, np.uint8)).save(tmp_path / "pair.png")
+    both, confidence = np.repeat(keypoints_of_a_person()[0], 2, axis=0), np.ones((2, 17))
+    confidence[0, COCO17.indices("left_hip", "right_hip")] = 0
+    for name, rows in {"pair": slice(0, 2), "alone": slice(0, 1)}.items():
+        np.savez(tmp_path / f"{name}.npz", xy_px=both[rows], confidence=confidence[rows], skeleton="coco17")
+    flags = ["--branch", "lift", "-o", tmp_path / "out", "--keypoints"]
+    assert run(tmp_path / "pair.png", *flags, tmp_path / "pair.npz") == 0
+    record = json.loads((tmp_path / "out" / "pair" / "result.json").read_text())
+    assert len(record["people"]) == 1 and record["left_out"] == 1
+    assert run(tmp_path / "pair.png", *flags, tmp_path / "alone.npz") == 1
+    assert "a hip" in " ".join(capsys.readouterr().err.split())
+
+
 def test_one_bad_photograph_does_not_lose_the_others(photo, tmp_path: Path, capsys) -> None:
     picture, keypoints = photo
     (tmp_path / "broken.jpg").write_bytes(b"not a picture at all")
@@ -283,7 +328,7 @@ def test_unseen_legs_are_marked_on_the_skin() -> None:
     assert not seen[heights < -0.7].any()
 
 
-def test_the_registry_builds_what_it_names() -> None:
+def test_the_registry_builds_what_it_names(lifter) -> None:
     model = load_body_model()
     for name in branch_names():
         assert build_branch(name, model, "none").name == name

@@ -15,7 +15,7 @@ from functools import partial
 
 import torch
 import tyro
-from benchmarks import bodies, errors, fits, photographs, pictures, priors
+from benchmarks import bodies, errors, fits, lift, photographs, pictures, priors
 from benchmarks.clock import Figure
 from rich.console import Console
 from rich.table import Table
@@ -65,6 +65,10 @@ CASES = {
     "priors.energy.flow": Case(priors.flow_energy, ratio=1),
     "priors.energy.paper": Case(priors.paper_energy, ratio=1),
     "priors.training.paper": Case(priors.paper_training, least=300),
+    "lift.inference": Case(partial(lift.inference, "float32"), ratio=0.95),
+    "lift.inference.bfloat16": Case(partial(lift.inference, "bfloat16"), ratio=2.3),
+    "lift.bfloat16_loss": Case(lift.bfloat16_loss, most=0.1),
+    "lift.training": Case(lift.training, ratio=1),
     "render.224": Case(pictures.against_numpy, most=2),
     "render.224.trimesh": Case(pictures.against_trimesh, most=2),
     "recover.photo_warm": Case(photographs.photo_warm, most=1.5),

@@ -16,7 +16,10 @@ command goes on where a stopped run stood. `meshrec train CONFIG.yaml --help` li
   torchrun --nproc-per-node 2 -m meshrec train CONFIG.yaml ...      # several processes, the same result
 """
 
-TASKS = {"prior": ("meshrec.train.priors", "PriorRun", "build_prior_task")}
+TASKS = {
+    "lift": ("meshrec.train.lift", "LiftRun", "build_lift_task"),
+    "prior": ("meshrec.train.priors", "PriorRun", "build_prior_task"),
+}
 """For each task its module, and there the configuration and what makes the task of it."""
 
 

@@ -211,12 +211,17 @@ def nll_of(prior: TrainedPrior, rotations: Float[Tensor, "N J 3 3"], draws: int 
 
 def frame_weights(collection: PoseCollection, rows: np.ndarray, config: PosesConfig) -> Float[np.ndarray, "N"]:
     """n^-balance for each frame of a subject with n frames; then each path of the data its share; they sum to 1."""
-    _, subject, counts = np.unique(collection.subject_of(rows), return_inverse=True, return_counts=True)
-    weights = counts[subject].astype(np.float64) ** -config.balance
+    weights = subject_weights(collection.subject_of(rows), config.balance)
     for index, share in enumerate(config.shares):
         of_path = collection.part_of(rows) == index
         weights[of_path] *= share / weights[of_path].sum()
     return weights / weights.sum()
+
+
+def subject_weights(subjects: np.ndarray, balance: float) -> Float[np.ndarray, "N"]:
+    """n^-balance for each row of a subject with n rows."""
+    _, subject, counts = np.unique(subjects, return_inverse=True, return_counts=True)
+    return counts[subject].astype(np.float64) ** -balance
 
 
 def build_prior_task(config: PriorRun, device: torch.device) -> PriorTask:
