@@ -238,12 +238,10 @@ def command(
 ) -> int:
     """Lift people's 2D joints to 17 joints in 3D (H36M-17), in the camera's axes, relative to the pelvis.
 
-    Inputs are photographs, in which a detector finds the joints, or files of keypoints without photographs: COCO JSON
-    (annotations with `images`, or a list of results), OpenPose JSON, npz (`xy_px (people, K, 2)`, `confidence`,
-    `skeleton`, perhaps `size_px`), or a folder of them. DIR gets lift.json and lift.npz, whose fields say their units.
-    Joints that were not seen are estimated and marked. An input that cannot be used is reported, and the rest goes on.
-
-    To try:
+    Inputs are photographs, or files of keypoints without: COCO JSON (annotations with `images`, or a list of results),
+    OpenPose JSON, npz (`xy_px (people, K, 2)`, `confidence`, `skeleton`, perhaps `size_px`), or folders of them. DIR
+    gets lift.json and lift.npz, whose fields say their units. Joints that were not seen are estimated and marked. An
+    input that cannot be used is reported, and the rest goes on.
 
     meshrec lift photo.jpg -o out --plot --height-m 1.75
 
@@ -258,16 +256,14 @@ def command(
         output: Folder for the results.
         height_m: Body height; lengths are then in metres. Without it they are in units of one head-pelvis path.
         hypotheses: So many poses beside the estimate, drawn from what the lifter finds possible.
-        interpolate: So many poses from the first person of all to the last, along the sphere in the lifter's latent
-            space.
+        interpolate: So many poses from the first person to the last, along the sphere of the latent space.
         seed: Another number draws other hypotheses.
-        plot: Draw each person (PNG: 2D input, 3D from the camera and from the side) and one page, lift.html, to turn
-            them with the mouse (needs plotly: pip install "meshrec[plot]").
+        plot: Draw each person (PNG) and all on a page to turn with the mouse (needs pip install "meshrec[plot]").
         format: Files of numbers to write.
-        image_size: Width and height of images whose size no file tells; without it the camera is assumed to look at the
-            middle of the keypoints, in an image twice as high as the largest person.
+        image_size: Of images whose size no file tells; else the camera looks at the middle of the keypoints, in an
+            image twice as high as the largest person.
         focal_px: Focal length in pixels; by default from EXIF data, else the image diagonal.
-        weights: The lifter: a name, or a file.
+        weights: The lifter: a name, or a file (also the best one of a training run).
         precision: Of the network's layers.
         flip: Average each pose with the mirrored pose of the mirrored joints; --no-flip leaves it.
         detector: How people are found in photographs.
@@ -293,8 +289,7 @@ def command(
     record = lift_record(result, failed)
     if lifted:
         write_all(result, record, format, output)
-        if plot:
-            failed += _drawing_faults(result, output, console)
+    failed += _drawing_faults(result, output, console) if lifted and plot else []
     _tell(result, failed, output, console)
     if json:
         _print_json(record)

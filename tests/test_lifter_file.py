@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -11,11 +11,14 @@ import torch
 from pydantic import TypeAdapter
 
 from meshrec.assets import find_lifter
+from meshrec.config import flat_settings
 from meshrec.errors import MeshrecError
 from meshrec.models.lifter_file import open_lifter, read_lifter, write_lifter
 from meshrec.models.lifting import seen_everywhere
 from meshrec.models.vae_lifter import LifterConfig, VaeLifter, folded
 from meshrec.tensor_files import read_tensors, write_tensors
+from meshrec.train.checkpoint import Card
+from meshrec.train.lift import LiftRun
 
 WEIGHTS = Path(__file__).parents[1] / "meshrec" / "weights"
 SHIPPED = sorted(path.stem for path in WEIGHTS.glob("lift*.safetensors"))
@@ -39,6 +42,17 @@ def made(config: LifterConfig) -> VaeLifter:
             parameter.add_(0.05 * random(*parameter.shape, seed=2))
         lifter(points, seen_everywhere(points))
     return lifter.eval()
+
+
+def test_the_best_model_of_a_run_is_a_lifter(tmp_path):
+    lifter, run = made(BEST), flat_settings(LiftRun(lifter=BEST))
+    tensors = {f"lifter.{name}": tensor for name, tensor in lifter.state_dict().items()}
+    card = Card(7, {"pa_mpjpe_mm": 50.0}, run)
+    path = write_tensors(tmp_path / "b.safetensors", tensors | {"density.x": torch.ones(1)}, json.dumps(asdict(card)))
+    loaded = read_lifter(path)
+    assert loaded.config == BEST
+    for name, tensor in lifter.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], tensor)
 
 
 @pytest.mark.parametrize("config", [THESIS, BEST], ids=["thesis", "best"])

@@ -1,5 +1,6 @@
 """Files of lifters: safetensors whose header is the lifter's configuration."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -15,6 +16,9 @@ from meshrec.tensor_files import read_tensors, write_tensors
 
 DEFAULT_LIFTER = "lift"
 """The one that ships."""
+
+OURS = "lifter."
+"""What the names of a lifter's tensors and settings begin with in a training run's files."""
 
 _HEADERS = TypeAdapter(tuple[LifterConfig], config=ConfigDict(extra="forbid"))
 """Of a tuple of one: pydantic takes no rules for a dataclass, but hands a tuple's down to its items."""
@@ -38,12 +42,17 @@ def write_lifter(path: Path, lifter: VaeLifter) -> Path:
 
 
 def read_lifter(path: Path) -> VaeLifter:
-    """What `write_lifter` wrote, on the CPU, in float32 and without gradients; all else is refused with the reason."""
+    """What `write_lifter` wrote, or the best model of a training run, on the CPU, in float32 and without gradients.
+
+    All else is refused with the reason.
+    """
     tensors, header = read_tensors(path)
     try:
-        (config,) = _HEADERS.validate_json(f"[{header}]")
+        (config,) = _HEADERS.validate_json(f"[{_of_run(header) or header}]")
     except ValidationError as error:
         raise MeshrecError(f"{path} is no lifter: its header is not that of one. Choose another file.") from error
+    if _of_run(header):
+        tensors = {name.removeprefix(OURS): one for name, one in tensors.items() if name.startswith(OURS)}
     lifter = _empty(config)
     if mismatch := _mismatch(tensors, lifter.state_dict()):
         raise _refused(path, mismatch)
@@ -56,6 +65,16 @@ def read_lifter(path: Path) -> VaeLifter:
     if not _can_lift(lifter):
         raise _refused(path, "what it lifts is no finite number")
     return lifter
+
+
+def _of_run(header: str) -> str:
+    """The lifter's configuration in the header of a run's best model, which holds the whole run's; else empty."""
+    try:
+        settings = json.loads(header)["settings"]
+        own = {name.removeprefix(OURS): value for name, value in settings.items() if name.startswith(OURS)}
+    except (ValueError, LookupError, TypeError, AttributeError):
+        return ""
+    return json.dumps(own) if own else ""
 
 
 def _empty(config: LifterConfig) -> VaeLifter:
