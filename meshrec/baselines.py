@@ -12,6 +12,7 @@ from meshrec.skeletons import H36M17
 from meshrec.types import Camera, Estimate, Keypoints
 
 PELVIS = H36M17.index("pelvis")
+SIDES = ("left", "right")
 
 
 @dataclass(frozen=True)
@@ -57,9 +58,6 @@ def facing_camera(joints_m: Float[Tensor, "*batch 17 3"]) -> Float[Tensor, "*bat
     axes = roma.special_gramschmidt(torch.stack([down, left - right], dim=-1))
     y, x, _ = axes.unbind(-1)
     return torch.stack([x, y, torch.linalg.cross(x, y, dim=-1)], dim=-2)
-
-
-SIDES = ("left", "right")
 
 
 def _answer(name: str, joints_m: Float[Tensor, "N 17 3"], keypoints: Keypoints) -> Estimate:

@@ -10,7 +10,7 @@ VERBS = {
     "lift": ("meshrec.lift:command", "2D joints to 3D joints: keypoint files or photographs to 17 joints per person"),
     "evaluate": ("meshrec.evaluate:command", "How good a branch is, on people whose 3D is known"),
     "export": ("meshrec.export:command", "Results and pose files to OBJ, PLY or GLB meshes"),
-    "train": ("meshrec.train.command:command", "Train a pose prior on motion capture; stops and goes on at any time"),
+    "train": ("meshrec.train.command:command", "Train a pose prior or a lifter; stops and goes on at any time"),
     "sample": ("meshrec.sample:command", "Bodies drawn from a pose prior, as a picture"),
     "score": ("meshrec.score:command", "The least plausible frames of a pose file"),
     "assets": ("meshrec.assets:command", "List, check and add SMPL body files of your own"),

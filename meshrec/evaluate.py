@@ -15,6 +15,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from meshrec.baselines import MeanPose, ZeroDepth, mean_pose_m
 from meshrec.body import load_body_model
+from meshrec.branches.lift import HEIGHTS_M
 from meshrec.data.views import Views, ViewsConfig, open_views
 from meshrec.errors import MeshrecError
 from meshrec.estimators import LIFT, build_estimator
@@ -48,8 +49,6 @@ AS_IT_IS = "as it is"
 """The condition of a view to which nothing was done."""
 
 DEFAULT_BODY = "neutral"
-
-LEAST_HEIGHT_M, MOST_HEIGHT_M = 0.3, 3.0
 
 PAGE_WIDTH = 130
 """Columns of the table where it is not printed to a terminal."""
@@ -221,6 +220,8 @@ def command(
     if plots is not None:
         check_plots()
         make_folder(plots)
+    if report is not None:
+        make_folder(report.parent)
     console = Console(stderr=True, width=None if sys.stderr.isatty() else PAGE_WIDTH)
     config = EvaluationConfig(noise_px, missing, hypotheses, seed)
     estimator = build_estimator(branch, weights, height_m, body, prior)
@@ -236,6 +237,7 @@ def command(
     for picture in pictures:
         console.print(escape(f"wrote {picture}"), soft_wrap=True)
     asked = {"branch": branch, "weights": weights, "height_m": height_m, "data": [str(path) for path in data]}
+    asked |= {"train_data": [str(path) for path in train_data], "body": body, "prior": prior}
     asked |= {"held_out": list(held_out), "views": views, "frames_at_most": frames, **asdict(config)}
     record = record_of(evaluation, asked) | {"pictures": [str(picture) for picture in pictures]}
     _give(record, json, report, console)
@@ -267,8 +269,9 @@ def _check(
         raise MeshrecError(f"--frames takes a number of frames from 1 on, not {frames}.")
     if seed < 0:
         raise MeshrecError(f"--seed takes a whole number from 0 on, not {seed}.")
-    if height_m is not None and not LEAST_HEIGHT_M <= height_m <= MOST_HEIGHT_M:
-        raise MeshrecError(f"--height-m takes metres from {LEAST_HEIGHT_M} to {MOST_HEIGHT_M}, not {height_m}.")
+    low, high = HEIGHTS_M
+    if height_m is not None and not low <= height_m <= high:
+        raise MeshrecError(f"--height-m takes metres from {low:g} to {high:g}, not {height_m:g}.")
 
 
 @contextmanager

@@ -17,12 +17,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from torch import Tensor
 
-from meshrec.branches.lift import LiftBranch, LiftConfig, Points
+from meshrec.branches.lift import HEIGHTS_M, LiftBranch, LiftConfig, Points
 from meshrec.detect import Detector, build_detector
 from meshrec.errors import MeshrecError
 from meshrec.files import make_folder, write_text, write_whole
 from meshrec.keypoints import SEEN_CONFIDENCE
-from meshrec.lift_inputs import Job, Picture, Sizes, find_jobs, in_h36m17_px
+from meshrec.lift_inputs import MOST_SIDE_PX, Job, Picture, Sizes, find_jobs, in_h36m17_px
 from meshrec.lift_result import Interpolation, LiftedPicture, LiftResult, lift_arrays, lift_csv, lift_record
 from meshrec.models.lifter_file import DEFAULT_LIFTER, find_lifter, read_lifter
 from meshrec.models.vae_lifter import Precision
@@ -45,8 +45,6 @@ MOST_HYPOTHESES = 10_000
 
 STRIP = 9
 """Poses of an interpolation that its picture shows."""
-
-HEIGHTS_M = (0.3, 3.0)
 
 Format = Literal["json", "npz", "csv"]
 
@@ -184,13 +182,13 @@ def draw_all(result: LiftResult, output: Path, console: Console) -> list[Path]:
     return [*written, write_text(output / "lift.html", lift_page(shown, "meshrec lift"))]
 
 
-def _drawing_faults(result: LiftResult, output: Path, console: Console) -> list[dict[str, str | None]]:
-    """Draw; what cannot be drawn, as the page without plotly, is told and loses no numbers."""
+def _drawing_fault(result: LiftResult, output: Path, console: Console) -> str:
+    """Draw; empty, or what cannot be drawn, as the page without plotly: it loses no numbers."""
     try:
         draw_all(result, output, console)
     except MeshrecError as error:
-        return [{"input": None, "error": str(error)}]
-    return []
+        return str(error)
+    return ""
 
 
 def _draw_way(way: Interpolation, unit: Literal["m", "units"], output: Path) -> list[Path]:
@@ -289,11 +287,11 @@ def command(
     record = lift_record(result, failed)
     if lifted:
         write_all(result, record, format, output)
-    failed += _drawing_faults(result, output, console) if lifted and plot else []
-    _tell(result, failed, output, console)
+    undrawn = _drawing_fault(result, output, console) if lifted and plot else ""
+    _tell(result, failed, undrawn, output, console)
     if json:
         _print_json(record)
-    return 1 if failed else 0
+    return 1 if failed or undrawn else 0
 
 
 def _check(
@@ -315,8 +313,9 @@ def _check(
         raise MeshrecError(f"--interpolate takes a number of poses from 2 to {MOST_HYPOTHESES}, not {interpolate}.")
     if seed < 0:
         raise MeshrecError(f"--seed takes a whole number from 0 on, not {seed}.")
-    if image_size is not None and min(image_size) < 1:
-        raise MeshrecError(f"--image-size takes width and height in pixels, not {image_size[0]} {image_size[1]}.")
+    if image_size is not None and not 1 <= min(image_size) <= max(image_size) <= MOST_SIDE_PX:
+        width, height = image_size
+        raise MeshrecError(f"--image-size takes width and height, 1 to {MOST_SIDE_PX:,} px, not {width} {height}.")
     if focal_px is not None and not 0 < focal_px < float("inf"):
         raise MeshrecError(f"--focal-px takes a focal length in pixels, above 0, not {focal_px:g}.")
     if not formats:
@@ -327,7 +326,9 @@ def _print_json(record: dict[str, Any]) -> None:
     sys.stdout.write(json.dumps(record, indent=1, allow_nan=False) + "\n")
 
 
-def _tell(result: LiftResult, failed: Sequence[dict[str, str | None]], output: Path, console: Console) -> None:
+def _tell(
+    result: LiftResult, failed: Sequence[dict[str, str | None]], undrawn: str, output: Path, console: Console
+) -> None:
     """A table of the people, a sentence for each thing that failed or was assumed, and where the results lie."""
     people = list(result.people())
     table = Table(title="lifted" if len(people) <= MOST_ROWS else f"lifted (the first {MOST_ROWS} of {len(people)})")
@@ -340,17 +341,19 @@ def _tell(result: LiftResult, failed: Sequence[dict[str, str | None]], output: P
     assumed = sum(lifted.picture.size_source == "assumed" for lifted in result.pictures)
     if assumed:
         console.print(
-            f"[yellow]{assumed} images tell no size: the camera is assumed to look at the middle of the keypoints, in "
-            f"an image twice as high as the largest person. Give --image-size W H, or --focal-px.[/yellow]",
+            f"[yellow]{assumed} of {len(result.pictures)} inputs tell no size: the camera is assumed to look at the "
+            f"middle of the keypoints, in an image twice as high as the largest person. Give --image-size W H, or "
+            f"--focal-px.[/yellow]",
             soft_wrap=True,
         )
     for sentence in (sentence for lifted in result.pictures for sentence in lifted.picture.left_out):
         console.print(f"[yellow]left out: {escape(sentence)}[/yellow]", soft_wrap=True)
-    for failure in failed:
-        console.print(f"[red]{escape(str(failure['error']))}[/red]", soft_wrap=True)
+    for error in (*(str(failure["error"]) for failure in failed), *([undrawn] if undrawn else [])):
+        console.print(f"[red]{escape(error)}[/red]", soft_wrap=True)
     total = len(result.pictures) + len(failed)
     where = f"; results are in {output}" if people else ""
-    told = f"{len(people)} people in {len(result.pictures)} of {total} inputs lifted{where}"
+    who = "1 person" if len(people) == 1 else f"{len(people)} people"
+    told = f"{who} in {len(result.pictures)} of {total} inputs lifted{where}"
     console.print(escape(told), soft_wrap=True)
 
 

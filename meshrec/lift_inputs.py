@@ -25,6 +25,9 @@ from meshrec.types import Camera, FocalSource, Keypoints, stack
 IMAGE_PER_PERSON = 2.0
 """Side of the image that is assumed where its size is unknown, as a multiple of the largest person's."""
 
+MOST_SIDE_PX = 1_000_000
+"""No image is wider or higher."""
+
 KEYPOINT_SUFFIXES = (".json", ".npz")
 
 SizeSource = Literal["photo", "file", "given", "assumed"]
@@ -141,14 +144,24 @@ def _listed(source: Path, listed: Listed, sizes: Sizes) -> Picture:
     """The people of one image of a keypoint file, which need not be here."""
     people = tuple(entry.keypoints for entry in listed.read())
     known = [person for person in people if (person.confidence > 0).any()]
+    if not people:
+        raise MeshrecError(f"{source} lists nobody in {listed.name}.")
     if not known:
-        raise MeshrecError(f"{source}: {listed.name} has nobody with a known keypoint: all are missing or not finite.")
+        raise MeshrecError(
+            f"{source}: nobody with a known keypoint is in {listed.name}: all are missing or not finite."
+        )
+    if any(bool((person.xy_px[person.confidence > 0].abs() > MOST_SIDE_PX).any()) for person in known):
+        raise MeshrecError(
+            f"{source}: keypoints of {listed.name} lie beyond {MOST_SIDE_PX:,} px: no image is so large."
+        )
     if all(bool((person.xy_px[person.confidence > 0].abs() <= 1).all()) for person in known):
         raise MeshrecError(
             f"{source}: the keypoints of {listed.name} lie between -1 and 1, so they are shares of the image; pixels "
             f"are needed (OpenPose: --keypoint_scale 0)."
         )
     size_px = listed.size_px or archive_size(source)
+    if size_px and max(size_px) > MOST_SIDE_PX:
+        raise MeshrecError(f"{source}: {listed.name} is said to be larger than {MOST_SIDE_PX:,} px: no image is.")
     size_source: SizeSource = "file" if size_px else "given" if sizes.size_px else "assumed"
     size_px = size_px or sizes.size_px
     camera = camera_of_people(known, sizes.focal_px) if size_px is None else camera_of_size(size_px, sizes.focal_px)
@@ -230,8 +243,11 @@ def archive_size(path: Path) -> tuple[int, int] | None:
     size = read_arrays(path).get("size_px")
     if size is None:
         return None
-    if size.shape != (2,) or size.dtype.kind not in "iuf" or not (size.astype(float) >= 1).all():
-        raise MeshrecError(f"{path}: `size_px` is {size.dtype} {size.shape}; it should be the width and the height.")
+    if size.shape != (2,) or size.dtype.kind not in "iuf" or not ((size >= 1) & (size <= MOST_SIDE_PX)).all():
+        found = size.tolist() if size.size <= 4 else f"an array {size.shape}"
+        raise MeshrecError(
+            f"{path}: `size_px` is {found}; it should be the width and the height, each from 1 to {MOST_SIDE_PX:,} px."
+        )
     return int(size[0]), int(size[1])
 
 

@@ -11,12 +11,21 @@ from jaxtyping import Bool, Float
 from PIL import Image
 
 from meshrec.errors import MeshrecError
-from meshrec.skeleton_plot import GRID_LINES, GRID_STEP, LEGEND, SIDE_COLORS, LiftFigure, Unit, frame_of, side_of
+from meshrec.skeleton_plot import (
+    GRID_LINES,
+    GRID_STEP,
+    LEGEND,
+    MOST_HYPOTHESES,
+    SIDE_COLORS,
+    LiftFigure,
+    Unit,
+    frame_of,
+    side_of,
+)
 from meshrec.skeletons import H36M17
 
 MOST_PEOPLE = 60
 """A page with more is too heavy for a browser."""
-MOST_HYPOTHESES = 40
 THUMBNAIL_PX = 480
 """Longest side of the part of a photograph that is shown."""
 

@@ -112,7 +112,7 @@ def lift_picture(figure: LiftFigure) -> UInt8[np.ndarray, "H W 3"]:
     front, side = pose_views(figure)
     panels = {
         "2D input": _input_view(figure),
-        "3D, as the camera sees it": front,
+        "3D, from the camera": front,
         "3D, from the side (turned by 90°)": side,
     }
     return _page(panels, figure)

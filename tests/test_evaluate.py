@@ -13,7 +13,7 @@ from PIL import Image
 from meshrec import evaluate, evaluation_plots, lift_evaluation
 from meshrec.baselines import MeanPose, ZeroDepth, facing_camera, mean_pose_m
 from meshrec.camera import project
-from meshrec.data.views import Views
+from meshrec.data.views import Views, ViewsConfig
 from meshrec.errors import MeshrecError
 from meshrec.estimators import build_estimator
 from meshrec.evaluation import (
@@ -365,6 +365,8 @@ def test_every_row_stands_in_the_record(views):
 def test_the_record_s_parts_add_up(views):
     record = record_of(evaluated(views, estimator=ZeroDepth()), {})
     total = record["rows"][0]["pa_mpjpe_mm"]["poses"]
+    alone, _ = measured(ZeroDepth(), questions_of(views))
+    assert total == pytest.approx(float(alone.pa_mpjpe_mm.mean()), rel=1e-5)
     assert [row["joint"] for row in record["per_joint"]] == list(H36M17.joints)
     assert np.mean([row["pa_mpjpe_mm"] for row in record["per_joint"]]) == pytest.approx(total, rel=1e-5)
     for part in ("per_action", "per_subject", "by_angle"):
@@ -463,6 +465,7 @@ def test_the_verb_prints_its_record_and_writes_it(flat, tmp_path, capsys):
     assert record["subjects"] == ["b"] and record["frames"] == 10 and record["poses"] == 40
     assert record["rows"][-1]["method"] == "mean pose of the training subjects"
     assert record["held_out"] == ["b"] and record["noise_px"] == 5 and record["pictures"] == []
+    assert (record["train_data"], record["body"], record["prior"]) == ([], "neutral", "flow")
     assert record["rows"][0]["pa_mpjpe_mm"] == record["rows"][3]["pa_mpjpe_mm"], "zero depth is zero depth"
     for told in ("PA-MPJPE", "zero depth", "left wrist", "run", "+90° side"):
         assert told in printed.err
@@ -520,6 +523,25 @@ def test_the_lift_branch_draws_and_knows_metres_only_with_a_height(lifter, quest
     torch.testing.assert_close(in_units.pa_mpjpe_mm, in_metres.pa_mpjpe_mm, atol=1e-2, rtol=1e-4)
     found = sampled(units, questions, 2)
     assert (found.best.pa_mpjpe_mm <= found.mean.pa_mpjpe_mm).all()
+
+
+def test_where_people_lie_in_the_latent_space_does_not_depend_on_where_the_camera_looks(lifter, views, tmp_path):
+    sampler = build_estimator("lift", str(write_lifter(tmp_path / "mine.safetensors", lifter)))
+    turn = roma.rotvec_to_rotmat(torch.tensor([0.0, 0.2, 0.0]))
+    here, there = (
+        lift_evaluation.latent_means(sampler, questions_of(views_of(joints_m)))
+        for joints_m in (views.joints_m, views.joints_m @ turn.mT)
+    )
+    torch.testing.assert_close(there, here, atol=1e-3, rtol=1e-3)
+    assert here.std(0).max() > 0.01
+
+
+def test_the_mean_pose_never_knows_whom_it_is_compared_on(tmp_path):
+    data, config = (write_capture(tmp_path / "capture.npz"),), ViewsConfig(views=1)
+    poses = [evaluate.open_questions(data, ("b",), config, train_data=known)[1] for known in ((), data)]
+    torch.testing.assert_close(poses[0].joints_m, poses[1].joints_m)
+    everybody = evaluate.open_questions(data, (), config)[1]
+    assert not torch.allclose(everybody.joints_m, poses[0].joints_m, atol=1e-4)
 
 
 def test_a_fit_answers_in_metres_and_not_where_nobody_is_seen():

@@ -9,7 +9,7 @@ import torch
 from joint_writers import all32, people_m, standing_m, write_capture, write_objects, z_up
 
 from meshrec.body import load_body_model
-from meshrec.data.joints import read_joint_frames
+from meshrec.data.joints import read_joint_frames, split_people
 from meshrec.data.motion import Motion
 from meshrec.data.poses import write_collection
 from meshrec.errors import MeshrecError
@@ -54,12 +54,12 @@ def test_a_capture_names_its_joints_in_any_order(tmp_path):
 
 def test_people_are_never_split(tmp_path):
     frames = read_joint_frames([capture(tmp_path / "lab.npz")[0]])
-    seen, unseen = frames.split(["ann"])
+    seen, unseen = split_people(frames.subject, ["ann"])
     assert sorted([*seen, *unseen]) == list(range(len(frames)))
     assert set(frames.subject[unseen].tolist()) == {"ann"} and set(frames.subject[seen].tolist()) == {"bob"}
     with pytest.raises(MeshrecError, match="Nobody among the poses is called cy: ann, bob are"):
-        frames.split(["ann", "cy"])
-    assert len(frames.split([])[1]) == 0
+        split_people(frames.subject, ["ann", "cy"])
+    assert len(split_people(frames.subject, [])[1]) == 0
 
 
 def random_motion(frames: int) -> Motion:
@@ -142,6 +142,7 @@ class Hostile:
         (lambda path: np.savez(path, positions_3d=np.zeros((3, 16, 3))), r"\(frames, 17 or 32, 3\) are needed"),
         (lambda path: np.savez(path, positions_3d=np.zeros((0, 17, 3))), "no usable frame"),
         (lambda path: np.savez(path, positions_3d=z_up(np.full((3, 17, 3), np.nan))), "not finite"),
+        (lambda path: np.savez(path, positions_3d=np.concatenate([people_m(3), np.full((1, 17, 3), 1e99)])), "frame 3"),
         (lambda path: write_objects(path, positions_3d={"S1": {"a": Hostile()}}), "asks for .*system.*refused"),
         (lambda path: write_objects(path, positions_3d={"S1": {"a": 3}}), "holds int under S1 a"),
         (lambda path: write_objects(path, positions_3d={1: np.zeros((3, 17, 3))}), "key that is no text"),
@@ -154,6 +155,7 @@ class Hostile:
             "names no pel",
         ),
         (lambda path: write_capture(path, [("a", "b", people_m(3))], clip_name=None), "lacks clip_name"),
+        (lambda path: write_capture(path, [("a", "b", people_m(2))] * 2, clip_len=np.array([4, 2])), "some overlap"),
         (lambda path: np.savez(path, positions_2d=np.zeros((3, 17, 2))), "2D alone"),
     ],
 )

@@ -14,6 +14,7 @@ from meshrec.cli import main
 from meshrec.errors import MeshrecError
 from meshrec.lift import noise_of, picture_names
 from meshrec.models.lifter_file import write_lifter
+from meshrec.models.lifting import stature
 from meshrec.models.vae_lifter import LifterConfig, VaeLifter
 from meshrec.skeletons import COCO17, H36M17, OPENPOSE25
 
@@ -84,6 +85,9 @@ def test_every_file_says_the_same(tmp_path, capsys) -> None:
         assert person["image_size_px"] == list(SIZE) and person["image_size_source"] == "file"
     assert record["height_m"] == 1.8 and "1.8 m" in record["unit"]
     np.testing.assert_allclose(arrays["interpolation_joints17_m"], record["interpolation"]["joints17_m"], atol=1e-5)
+    np.testing.assert_allclose(arrays["interpolation_joints17_m"][[0, -1]], arrays["joints17_m"], atol=1e-5)
+    shifted = arrays["points17_px"][1] - arrays["points17_px"][0]
+    np.testing.assert_allclose(shifted[H36M17.index("left_knee")], [10, 0], atol=1e-3)
 
     lines = list(csv.DictReader((out / "lift.csv").open()))
     assert len(lines) == 17 * (2 * (1 + 3) + 5)
@@ -111,7 +115,9 @@ def test_without_a_height_lengths_are_units(tmp_path) -> None:
     units, metres = (record_of(tmp_path / name) for name in ("units", "m"))
     assert "head-pelvis" in units["unit"] and units["height_m"] is None
     in_units = np.array(units["people"][0]["joints17_units"])
-    np.testing.assert_allclose(metres["people"][0]["joints17_m"], 2 * 0.405 * in_units, atol=1e-5)
+    in_metres = np.array(metres["people"][0]["joints17_m"])
+    assert float(stature(torch.from_numpy(in_metres))) == pytest.approx(2, rel=1e-5)
+    np.testing.assert_allclose(in_metres, 2 / float(stature(torch.from_numpy(in_units))) * in_units, atol=1e-5)
     assert np.abs(in_units).max() > 0.1
 
 
@@ -152,6 +158,20 @@ def test_an_unknown_image_is_assumed_about_the_person_and_told(tmp_path, capsys)
     assert person["camera"]["center_px"] == pytest.approx([320, (390 + 55) / 2])
     assert run(tmp_path / "k.npz", "-o", tmp_path / "f", "--focal-px", "500") == 0
     assert record_of(tmp_path / "f")["people"][0]["camera"]["focal_px"] == 500
+    assert run(coco(tmp_path / "k.json"), "-o", tmp_path / "sized", "--focal-px", "500") == 0
+    camera = record_of(tmp_path / "sized")["people"][0]["camera"]
+    assert camera == {"focal_px": 500, "center_px": [320, 240], "focal_source": "given"}
+
+
+@pytest.mark.parametrize("size", [[0, 5], [np.nan, 5.0], [640, 1e300], [640], [1, 2, 3, 4, 5]])
+def test_a_size_that_no_image_has_is_a_sentence(tmp_path, capsys, size) -> None:
+    assert run(npz(tmp_path / "k.npz", size_px=np.array(size)), "-o", tmp_path / "out") == 1
+    assert "`size_px` is" in capsys.readouterr().err
+    content = json.loads(coco(tmp_path / "k.json").read_text())
+    content["images"][0]["width"] = 10**400
+    (tmp_path / "k.json").write_text(json.dumps(content))
+    assert run(tmp_path / "k.json", "-o", tmp_path / "coco") == 1
+    assert [person["picture"] for person in record_of(tmp_path / "coco")["people"]] == ["image1.jpg"]
 
 
 def test_hypotheses_are_drawn_the_same_for_the_same_seed(tmp_path) -> None:
@@ -166,6 +186,8 @@ def test_hypotheses_are_drawn_the_same_for_the_same_seed(tmp_path) -> None:
     assert np.abs(few - other).max() > 1e-3
     assert np.abs(few[:, 0] - few[:, 1]).max() > 1e-3
     assert torch.equal(noise_of(3, 4, 0), noise_of(7, 4, 0)[:3])
+    points = np.load(tmp_path / "out" / "lift.npz")["points17_px"][:, H36M17.index("left_hip")]
+    np.testing.assert_allclose(points[1] - points[0], [30, 0], atol=1e-3)
 
 
 def test_a_person_without_hips_is_left_out_and_told(tmp_path, capsys) -> None:
@@ -174,6 +196,8 @@ def test_a_person_without_hips_is_left_out_and_told(tmp_path, capsys) -> None:
     assert run(npz(tmp_path / "k.npz", 2, confidence=confidence), "-o", tmp_path) == 0
     record = record_of(tmp_path)
     assert [person["person"] for person in record["people"]] == [1]
+    hip = np.load(tmp_path / "lift.npz")["points17_px"][0, H36M17.index("left_hip")]
+    np.testing.assert_allclose(hip, [320 + 30 + 25, 230], atol=1e-3)
     assert "no hip is seen" in record["left_out"][0]
     assert "no hip is seen" in capsys.readouterr().err
 
@@ -202,7 +226,8 @@ def test_one_bad_item_never_loses_the_others(tmp_path, capsys) -> None:
         ({"what": 1}, "no keypoint file"),
         ({"annotations": [], "images": []}, "lists nobody"),
         ([], "lists nobody"),
-        ({"people": []}, "nobody with a known keypoint"),
+        ({"people": []}, "lists nobody in k"),
+        ({"people": [{"pose_keypoints_2d": [2e6, 50, 1.0] * 25}]}, "no image is so large"),
         ({"people": [{"pose_keypoints_2d": [None] * 75}]}, "nobody with a known keypoint"),
         ({"people": [{"pose_keypoints_2d": [0.5, 0.5, 1.0] * 25}]}, "shares of the image"),
         ({"people": [{"pose_keypoints_2d": [50, 50, 1.0] * 25}]}, "too little is seen"),
@@ -227,6 +252,7 @@ def test_what_is_no_person_is_a_sentence(tmp_path, capsys, content, words) -> No
         (["--interpolate", "4"], "name two people"),
         (["--seed", "-1"], "--seed"),
         (["--image-size", "0", "5"], "--image-size"),
+        (["--image-size", "640", "1000001"], "--image-size"),
         (["--focal-px", "nan"], "--focal-px"),
         (["-o", "FILE/out"], "Cannot write"),
     ],
@@ -264,7 +290,8 @@ def test_without_plotly_there_are_still_pictures_and_numbers(tmp_path, capsys, m
     monkeypatch.setattr(skeleton_page, "_plotly", missing)
     assert run(npz(tmp_path / "k.npz"), "-o", tmp_path / "out", "--plot", "--json") == 1
     told = capsys.readouterr()
-    assert "needs plotly" in told.err and len(json.loads(told.out)["people"]) == 1
+    assert "needs plotly" in told.err and "1 person in 1 of 1 inputs" in told.err
+    assert json.loads(told.out) == record_of(tmp_path / "out")
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"lift.json", "lift.npz", "k_person0.png"}
 
 

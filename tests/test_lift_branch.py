@@ -169,6 +169,18 @@ def test_an_interpolation_begins_and_ends_with_the_two_people(place) -> None:
     assert not way[:, H36M17.index("pelvis")].any()
 
 
+def test_an_interpolation_begins_with_one_who_shows_less_as_that_one_is() -> None:
+    """What one of the two does not show is on no ray."""
+    branch, camera = branch_of(height_m=1.7), cameras(2)
+    keypoints = keypoints_of(people_of(2), camera)
+    keypoints.confidence[0, H36M17.index("left_wrist")] = 0.0
+    first, second = points_of(keypoints, camera)[0], points_of(keypoints, camera)[1]
+    shares = torch.linspace(0, 1, 5, dtype=torch.float64)
+    own = branch.estimate(keypoints, camera).joints17_m[0]
+    torch.testing.assert_close(branch.between(first, second, shares)[0], own)
+    torch.testing.assert_close(branch.between(second, first, shares)[-1], own)
+
+
 def test_low_precision_says_nearly_the_same() -> None:
     camera = cameras(4)
     keypoints = keypoints_of(people_of(), camera)

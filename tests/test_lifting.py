@@ -327,6 +327,13 @@ def test_chirality_is_nothing_for_a_person_facing_anywhere_and_much_for_a_depth_
     torch.testing.assert_close(inverted, inverted[:1].expand(24))
 
 
+@pytest.mark.parametrize("joint", ["left_knee", "right_knee", "head_top"])
+def test_chirality_tells_every_joint_that_bends_backwards(joint):
+    bent = person()
+    bent[H36M17.index(joint), 2] += 0.4
+    assert chirality(bent) > 0.15
+
+
 @pytest.mark.parametrize("batch", BATCHES)
 def test_chirality_survives_turns_and_mirrors(batch):
     joints = people(*batch) * FLIP_Z

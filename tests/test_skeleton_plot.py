@@ -110,6 +110,24 @@ def test_what_was_not_seen_is_hollow_dashed_or_left_out() -> None:
     assert (nothing == 240).all() and not len(inked(empty, SIDE_COLORS["left"]))
 
 
+def test_of_two_bones_that_cross_the_nearer_one_is_seen() -> None:
+    xy_px, depth = np.full((17, 2), 10.5), np.zeros(17)
+    for side, x in (("left", 100.5), ("right", 200.5)):
+        elbow, wrist = H36M17.indices(f"{side}_elbow", f"{side}_wrist")
+        xy_px[elbow], xy_px[wrist] = (x, 100.5), (300.5 - x + 0.5, 200.5)
+    for nearer, farther in (("left", "right"), ("right", "left")):
+        depth[H36M17.indices(f"{nearer}_elbow", f"{nearer}_wrist")] = 1.0
+        depth[H36M17.indices(f"{farther}_elbow", f"{farther}_wrist")] = 2.0
+        pixels = np.full((300, 300, 3), 255, np.uint8)
+        draw_skeleton(pixels, xy_px, np.ones(17, dtype=bool), depth, width_px=8.0)
+        assert tuple(pixels[150, 150]) == SIDE_COLORS[nearer]
+
+
+def test_the_view_from_the_side_alone_says_where_the_camera_is() -> None:
+    front, side = (view[:40, : PANEL_PX[0] // 3] for view in pose_views(figure()))
+    assert (front == GROUND).all() and (side != GROUND).any()
+
+
 def test_a_place_that_is_none_is_not_drawn() -> None:
     xy_px = pose()[:, :2] * 200 + [320, 240]
     seen = np.ones(17, dtype=bool)
@@ -159,6 +177,13 @@ def test_people_over_a_photograph_nearest_last() -> None:
 def test_a_strip_has_a_column_for_each_pose() -> None:
     assert pose_strip([figure(title=f"{k}") for k in range(3)]).shape[1] == 3 * PANEL_PX[0]
     assert pose_strip([figure()], math.pi / 2).shape[1] == PANEL_PX[0]
+
+
+def test_on_the_page_up_is_up() -> None:
+    np.testing.assert_array_equal(skeleton_page._upright(np.array([1.0, 2.0, 3.0])), [1, 3, -2])
+    ranges = skeleton_page._input_ranges(figure())
+    (left, right), (bottom, top) = ranges["xaxis.range"], ranges["yaxis.range"]
+    assert left < right and bottom > top, "an image's rows go down"
 
 
 def test_the_page_holds_everybody_and_escapes_names() -> None:

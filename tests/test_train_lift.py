@@ -14,6 +14,7 @@ from rich.console import Console
 from torch import Tensor, nn
 from torch.distributions import Independent, Normal
 from torch.distributions import kl_divergence as torch_kl
+from torch.nn.functional import binary_cross_entropy_with_logits
 
 from meshrec.data.joints import JointFrames
 from meshrec.data.views import Views, ViewsConfig, virtual_views
@@ -25,6 +26,7 @@ from meshrec.skeletons import H36M17
 from meshrec.train.descent import OptimizerConfig
 from meshrec.train.lift import BLOCK, DensityConfig, LiftRun, LiftTask
 from meshrec.train.lift_draws import AugmentConfig
+from meshrec.train.lift_imagined import ImagineConfig
 from meshrec.train.lift_losses import BetaCycle, GanConfig, LossWeights, kl_divergence
 from meshrec.train.loop import run
 from meshrec.train.processes import Processes, Share
@@ -273,6 +275,8 @@ def test_a_run_killed_after_a_step_goes_on_to_the_same_bits(halves, tmp_path):
     config = replace(
         changed(THESIS, ema=0.9, checkpoint_every=2, validate_every=4, steps=8),
         losses=LossWeights(likelihood=1.0, again=1.0),
+        imagine=ImagineConfig(share=0.5),
+        select_by="last",
         density=BEST.density,
         gan=GanConfig(times=2, noise=0.1, noise_steps=6),
     )
@@ -327,6 +331,37 @@ def test_only_real_labels_are_smoothed(halves):
         assert 0.7 <= labels.min() < 0.72 and 1.18 < labels.max() <= 1.2
     assert not contest.fake_labels.any()
     assert not torch.equal(contest.real_labels, contest.wanted_labels)
+
+
+def test_real_and_novel_poses_are_judged_apart_and_the_lifter_wants_the_verdict_real(halves):
+    task = made(replace(THESIS, gan=GanConfig(times=2, noise=0.1, flip=0.3, dropout=0.0)), halves)
+    turn, (lifter, judge) = task.batch(0, Share()), (task.networks.lifter, task.networks.discriminator)
+    contest = turn.draws.contest
+
+    def expected(points: Tensor, noise: Tensor, labels: Tensor) -> Tensor:
+        scores = judge(lifter.normalised(points, torch.ones(points.shape[:-1], dtype=torch.bool)) + noise)
+        return binary_cross_entropy_with_logits(scores, labels)
+
+    for turns in range(2):
+        told, of_this = task.losses("discriminator", turn), contest[:, turns]
+        fake = turn.sight.fake.points
+        real_loss = expected(of_this.real, of_this.real_noise, of_this.real_labels)
+        torch.testing.assert_close(told["real"], real_loss)
+        torch.testing.assert_close(told["fake"], expected(fake, of_this.fake_noise, of_this.fake_labels))
+    wanted = expected(fake, contest.fake_noise[:, 0], contest.wanted_labels[:, 0])
+    torch.testing.assert_close(task.losses("lifter", turn)["adversarial"], 0.001 * wanted)
+
+
+def test_the_density_learns_real_poses_with_noise(halves):
+    task = made(BEST, halves)
+    turn, density = task.batch(0, Share()), task.networks.density
+    x = density.coordinates(turn.draws.real) + 0.03 * turn.draws.jitter
+    torch.testing.assert_close(task.losses("density", turn)["nll"], -density.flow.log_prob(x).mean())
+
+
+def test_who_judges_learns_before_the_lifter(halves):
+    config = replace(BEST, losses=replace(BEST.losses, adversarial=1.0))
+    assert [phase.name for phase in made(config, halves).phases] == ["density", "discriminator", "lifter"]
 
 
 def test_each_phase_moves_its_own_networks(halves):
@@ -511,3 +546,9 @@ def test_novel_views_need_whole_poses_to_be_compared_with(halves):
 def test_heads_that_nothing_teaches_are_refused(change):
     with pytest.raises(ValueError, match=r"^lifter\."):
         LiftRun(**change)
+
+
+def test_a_batch_of_one_is_refused():
+    """Nothing can be normed by itself."""
+    with pytest.raises(ValueError, match="batch is 6; batch norms need 2"):
+        changed(THESIS, batch=6, accumulate=4)

@@ -254,6 +254,23 @@ def test_archives_name_people_actions_frames_and_cameras(tmp_path):
     assert torch.allclose(assumed.points, truth.points.float(), atol=1e-5)
 
 
+@pytest.mark.parametrize("hole", [math.nan, math.inf, 1e300])
+def test_a_joint_without_a_place_is_unseen(tmp_path, hole):
+    people = coco_people(seen_of(people_m(1), LEVEL))
+    people[1]["left_wrist"] = (hole, 3.0, 2)
+    views = read_views([write_coco(tmp_path / "people.json", people, (640, 480))])
+    wrist = H36M17.index("left_wrist")
+    assert views.seen[:, wrist].tolist() == [True, False, True, True]
+    assert views.points.isfinite().all() and not views.points[1, wrist].any()
+
+
+def test_poses_of_archives_are_numbered_on_whatever_their_own_numbers_are(tmp_path):
+    xy_px = pixels(seen_of(people_m(1), LEVEL).points, 500.0, (100.0, 200.0))
+    for name in ("a", "b"):
+        keypoint_archive(tmp_path / f"{name}.npz", xy_px, frame=np.array([-3, 2**62, -3, 7]))
+    assert read_views([tmp_path]).frame.tolist() == [0, 2, 0, 1, 3, 5, 3, 4]
+
+
 @pytest.mark.parametrize("layout", ["h36m", "coco", "video"])
 def test_videopose3d_2d_archives_share_frames_among_cameras(tmp_path, layout):
     truth = seen_of(people_m(5), replace(LEVEL, views=2))
@@ -304,6 +321,11 @@ def test_mmpose_annotations_bring_the_truth_to_its_place(tmp_path):
     turned_m = truth_of(truth).numpy()[..., [0, 2, 1]]
     with pytest.raises(MeshrecError, match="must be in camera axes"):
         read_views([mmpose(tmp_path / "world.npz", truth, S=turned_m)])
+    millimetres = (1000 * (truth_of(truth) - truth_of(truth)[:, [PELVIS]])).numpy()
+    with pytest.raises(MeshrecError, match="in metres it would be"):
+        read_views([mmpose(tmp_path / "mm.npz", truth, S=millimetres)])
+    with pytest.raises(MeshrecError, match="focal length in `K` is 0"):
+        read_views([mmpose(tmp_path / "flat.npz", truth, K=np.zeros((3, 3)))])
 
 
 @pytest.mark.parametrize(
@@ -320,11 +342,26 @@ def test_mmpose_annotations_bring_the_truth_to_its_place(tmp_path):
         (lambda path: keypoint_archive(path, np.zeros((2, 17, 2)), skeleton=np.array("dog")), "`skeleton` is dog"),
         (lambda path: keypoint_archive(path, np.zeros((2, 17, 2)), focal_px=None), "how large its images are"),
         (lambda path: keypoint_archive(path, np.zeros((2, 17, 2)), focal_px=np.float32(0)), "not above zero"),
+        (lambda path: keypoint_archive(path, np.zeros((2, 17, 2)), focal_px=np.float32(np.inf)), "not above zero"),
+        (lambda path: keypoint_archive(path, np.zeros((2, 17, 2)), size_px=np.array([np.nan, 5])), "not from 1 to"),
+        (lambda path: keypoint_archive(path, np.zeros((2, 17, 2)), size_px=np.array([0, 0])), "not from 1 to"),
+        (
+            lambda path: keypoint_archive(path, np.zeros((0, 17, 2)), size_px=np.array([4, 5])),
+            "has nobody with the pelv",
+        ),
+        (lambda path: write_coco(path.with_suffix(".json"), [{"nose": (1, 2, 2)}], (0, 0)), "width.*greater than 0"),
         (lambda path: keypoint_archive(path, np.zeros((2, 17, 2)), subject=np.array([1, 2])), "text .* is needed"),
         (lambda path: write_objects(path, positions_2d={"S1": {"a": [np.zeros((3, 15, 2))]}}), "are needed"),
         (
             lambda path: write_objects(path, positions_2d={}, metadata={"layout_name": "humaneva15"}),
             "layout humaneva15",
+        ),
+        (lambda path: write_objects(path, positions_2d={}, metadata={"layout_name": []}), r"layout \[\]"),
+        (
+            lambda path: write_objects(
+                path, positions_2d={"S1": {"a": [np.zeros((3, 32, 2))]}}, metadata={"layout_name": "coco"}
+            ),
+            r"\(frames, 17, 2\) are needed",
         ),
         (lambda path: write_objects(path, positions_2d={"S1": {}}), "no frame"),
         (lambda path: np.savez(path, imgname=np.array(["a"]), part=np.zeros((2, 17, 3))), "`part` is"),

@@ -34,8 +34,9 @@ from meshrec.evaluation import Questions, measured, noisy, questions_of, unseen,
 from meshrec.files import make_folder, write_text, write_whole
 from meshrec.lift_evaluation import sampled
 from meshrec.models.lifter_file import read_lifter
-from meshrec.skeletons import COCO17, H36M17
+from meshrec.skeletons import H36M17
 from meshrec.train.lift import LiftRun, LiftTask
+from meshrec.train.lift_draws import UNNAMED
 from meshrec.train.loop import run
 
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -106,9 +107,9 @@ def recipe(variant: str, seed: int, setting: Setting) -> LiftRun:
         "loop.seed": seed,
         "loop.precision": setting.precision,
         "loop.validate_every": max(500, setting.steps // 10),
-        "beta.wait": round(10 * epoch),
-        "beta.rise": round(30 * epoch),
-        "beta.hold": round(10 * epoch),
+        "beta.wait": max(1, round(10 * epoch)),
+        "beta.rise": max(1, round(30 * epoch)),
+        "beta.hold": max(1, round(10 * epoch)),
     }
     return changed(read_config(CONFIGS / f"{file}.yaml", LiftRun), common | changes)
 
@@ -122,8 +123,8 @@ def figures_of(weights: Path, asked: Questions) -> dict[str, float]:
     """Every figure of `FIGURES`."""
     lifter = read_lifter(weights)
     plain, averaged = (LiftSampler(LiftBranch(lifter, LiftConfig(flip=flip))) for flip in (False, True))
-    unnamed = [joint not in COCO17.joints and joint not in ("pelvis", "thorax") for joint in H36M17.joints]
-    hidden = torch.tensor(unnamed).expand(len(asked), -1)
+    hidden = torch.zeros(len(asked), len(H36M17), dtype=torch.bool)
+    hidden[:, UNNAMED] = True
     drawn = sampled(plain, asked, 10)
     errors = {
         "clean": measured(plain, asked)[0],

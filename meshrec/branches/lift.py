@@ -28,6 +28,9 @@ Contini 1966)."""
 ASSUMED_HEIGHT_M = 1.7
 """Body height where nobody gives one and metres are wanted."""
 
+HEIGHTS_M = (0.3, 3.0)
+"""Between these a body height is believed."""
+
 _PELVIS = H36M17.index("pelvis")
 
 

@@ -1,5 +1,6 @@
 """Human3.6M as others pass it on: VideoPose3D's archives of 3D and of 2D joints, and mmpose's annotations."""
 
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from torch import Tensor
 from meshrec.arrays import read_arrays
 from meshrec.camera import assumed_focal_px, camera_from_body_axes
 from meshrec.data.object_arrays import read_objects
-from meshrec.data.sightings import Sightings, text_column
+from meshrec.data.sightings import MOST_PX, Sightings, text_column
 from meshrec.errors import MeshrecError
 from meshrec.skeletons import COCO17, H36M17, Skeleton
 from meshrec.types import Keypoints
@@ -107,7 +108,7 @@ def read_h36m_2d(path: Path) -> Sightings:
     """
     metadata = read_objects(path, "metadata")
     metadata = metadata if isinstance(metadata, dict) else {}
-    skeleton = LAYOUTS_2D.get(layout := metadata.get("layout_name", "h36m"))
+    skeleton = LAYOUTS_2D.get(layout := str(metadata.get("layout_name", "h36m"))[:40])
     if skeleton is None:
         raise MeshrecError(f"{path} has joints in the layout {layout}; {' and '.join(LAYOUTS_2D)} are read.")
     leaves = [
@@ -144,7 +145,9 @@ def _camera_of(path: Path, names: tuple[str, ...], metadata: dict[str, Any]) -> 
     if not videos:
         return H36M_FOCAL_PX, H36M_CENTER_PX
     size = videos.get(_subject(names)) if isinstance(videos, dict) else None
-    if not (isinstance(size, dict) and all(isinstance(size.get(side), int) and size[side] > 0 for side in ("w", "h"))):
+    if not (
+        isinstance(size, dict) and all(isinstance(size.get(side), int) and 0 < size[side] <= MOST_PX for side in "wh")
+    ):
         raise MeshrecError(f"{path}: its metadata says not how large the video {_subject(names)} is.")
     return assumed_focal_px(size["w"], size["h"]), (size["w"] / 2, size["h"] / 2)
 
@@ -178,9 +181,11 @@ def read_mmpose(path: Path) -> Sightings:
     subject, action, frame = _told_by(fields["imgname"].tolist())
     part = torch.from_numpy(fields["part"].astype(np.float32))
     matrix = fields.get("K", np.array([[H36M_FOCAL_PX, 0.0, H36M_CENTER_PX[0]], [0.0, 0.0, H36M_CENTER_PX[1]]]))
+    if not 0 < (focal_px := float(matrix[0, 0])) < math.inf:
+        raise MeshrecError(f"{path}: the focal length in `K` is {focal_px} pixels; it must be above zero.")
     return Sightings(
         _finite_keypoints(part[..., :2], (part[..., 2] > 0).float(), H36M17),
-        focal_px=torch.full((people,), float(matrix[0, 0])),
+        focal_px=torch.full((people,), focal_px),
         center_px=torch.tensor(matrix[:2, 2].astype(np.float32)).expand(people, 2),
         subject=text_column(subject),
         action=text_column(action),
@@ -224,10 +229,10 @@ def _leaves(path: Path, content: Any, names: tuple[str, ...] = ()) -> Iterator[t
 
 def _ordered(path: Path, array: np.ndarray, axes: int, skeleton: Skeleton = H36M17) -> Float[np.ndarray, "T J C"]:
     """The joints of the skeleton in its order, of these alone or of all 32 of the capture."""
-    counts = (len(skeleton), len(H36M32_JOINTS))
+    counts = (len(skeleton), len(H36M32_JOINTS)) if skeleton == H36M17 else (len(skeleton),)
     fits = array.ndim == 3 and array.shape[1] in counts and array.shape[2] == axes and array.dtype.kind == "f"
     if not fits:
-        wanted = f"(frames, {counts[0]} or {counts[1]}, {axes})"
+        wanted = f"(frames, {' or '.join(map(str, counts))}, {axes})"
         raise MeshrecError(f"{path} has joints of {array.dtype} {array.shape}; real numbers {wanted} are needed.")
     whole = array.shape[1] == len(H36M32_JOINTS)
     return array[:, [H36M32_JOINTS.index(joint) for joint in H36M17.joints]] if whole else array

@@ -48,10 +48,6 @@ class JointFrames:
     def __len__(self) -> int:
         return len(self.joints_m)
 
-    def split(self, held_out: Collection[str]) -> tuple[Int[np.ndarray, "n"], Int[np.ndarray, "m"]]:
-        """The rows of everyone else, and those of the people held out; a frame alone is never held out."""
-        return split_people(self.subject, held_out)
-
 
 def split_people(
     subject: Shaped[np.ndarray, "N"], held_out: Collection[str]
@@ -103,27 +99,34 @@ def joined_frames(parts: Sequence[JointFrames], problems: tuple[str, ...] = ()) 
 
 def _frames_of(path: Path, takes: Sequence[Take]) -> JointFrames:
     """The takes of a file, if they can be joints in metres."""
-    joints_m = np.concatenate([np.zeros((0, len(H36M17), 3), np.float32), *(take.joints_m for take in takes)])
+    with np.errstate(over="ignore"):
+        parts_m = [take.joints_m.astype(np.float32) for take in takes]
+    joints_m = np.concatenate([np.zeros((0, len(H36M17), 3), np.float32), *parts_m])
     if not len(joints_m):
         raise MeshrecError(f"{path} has no usable frame in it.")
     if len(bad := np.flatnonzero(~np.isfinite(joints_m).all(axis=(1, 2)))):
         raise MeshrecError(f"{path} has joints that are not finite, first in its usable frame {bad[0]} (from 0).")
-    up_m = joints_m[:, H36M17.index("head_top")] - joints_m[:, H36M17.index("pelvis")]
-    height_m = float(np.median(np.linalg.norm(up_m, axis=-1)))
-    if not PLAUSIBLE_M[0] < height_m < PLAUSIBLE_M[1]:
-        raise MeshrecError(f"{path} has heads {height_m:.4g} from pelvises; in metres it would be about 0.7.")
+    require_metres(path, joints_m)
     counts = [len(take.joints_m) for take in takes]
 
     def column(texts: list[str]) -> Shaped[np.ndarray, "N"]:
         return np.repeat(np.array(texts, np.dtypes.StringDType()), counts)
 
     return JointFrames(
-        joints_m.astype(np.float32),
+        joints_m,
         subject=column([take.subject for take in takes]),
         action=column([take.action for take in takes]),
         clip=column([take.clip for take in takes]),
         file=column([str(path)] * len(takes)),
     )
+
+
+def require_metres(path: Path, joints_m: Float[np.ndarray, "N 17 3"]) -> None:
+    """A `MeshrecError` where heads are not as far from pelvises as they are in metres."""
+    up_m = joints_m[:, H36M17.index("head_top")] - joints_m[:, H36M17.index("pelvis")]
+    height_m = float(np.median(np.linalg.norm(up_m, axis=-1)))
+    if not PLAUSIBLE_M[0] < height_m < PLAUSIBLE_M[1]:
+        raise MeshrecError(f"{path} has heads {height_m:.4g} from pelvises; in metres it would be about 0.7.")
 
 
 def read_capture_takes(path: Path) -> list[Take]:
@@ -144,7 +147,7 @@ def read_capture_takes(path: Path) -> list[Take]:
 
 
 def _refuse_misfits(path: Path, fields: dict[str, np.ndarray]) -> None:
-    """Arrays have the kinds and shapes of the layout, and clips lie within the frames."""
+    """Arrays have the kinds and shapes of the layout, and clips lie within the frames, no two of them on one."""
     frames, clips = fields["joints17"].shape[:1], fields["clip_start"].shape
     kinds = {"joints17": "f", "valid": "b", "clip_start": "iu", "clip_len": "iu"}
     shapes = {name: clips for name in fields if name.startswith("clip_")}
@@ -156,6 +159,8 @@ def _refuse_misfits(path: Path, fields: dict[str, np.ndarray]) -> None:
     start, length = fields["clip_start"].astype(np.int64), fields["clip_len"].astype(np.int64)
     for clip in np.flatnonzero((start < 0) | (length < 0) | (start + length > frames[0]))[:1]:
         raise MeshrecError(f"{path} has a clip {fields['clip_name'][clip]} beyond its {frames[0]} rows.")
+    if length.sum() > frames[0]:
+        raise MeshrecError(f"{path} has clips of {length.sum()} rows in all, but {frames[0]} rows: some overlap.")
 
 
 def _capture_order(path: Path, names: list[str]) -> list[int]:

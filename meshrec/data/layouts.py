@@ -11,7 +11,6 @@ from meshrec.errors import MeshrecError
 
 Layout = Literal["capture", "motion", "h36m_3d", "h36m_2d", "mmpose", "keypoints", "coco"]
 
-IN_3D: tuple[Layout, ...] = ("capture", "motion", "h36m_3d", "mmpose")
 IN_2D: tuple[Layout, ...] = ("h36m_2d", "mmpose", "keypoints", "coco")
 
 SUFFIXES = (".npz", ".bvh", ".amc", ".json")

@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int, Shaped
-from pydantic import TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 from torch import Tensor
 
 from meshrec.arrays import read_arrays
@@ -19,6 +20,11 @@ from meshrec.types import Keypoints
 
 PIXEL_CENTRE = 0.5
 """COCO's coordinates count pixels from the middle of the first."""
+
+MOST_PX = 1_000_000
+"""No image is wider or higher."""
+
+_Side = Annotated[int, Field(gt=0, le=MOST_PX)]
 
 
 @dataclass(frozen=True)
@@ -46,8 +52,8 @@ def text_column(texts: Sequence[str]) -> Shaped[np.ndarray, "N"]:
 @dataclass(frozen=True)
 class _Image:
     id: int | str
-    width: int
-    height: int
+    width: _Side
+    height: _Side
 
 
 @dataclass(frozen=True)
@@ -112,7 +118,7 @@ def _read_coco(path: Path) -> _Coco:
 def _cameras_of(sizes_px: Sequence[tuple[int, int]]) -> tuple[Float[Tensor, "N"], Float[Tensor, "N 2"]]:
     """Focal lengths and centres of cameras of which only the sizes of their images are known."""
     focal_px = torch.tensor([assumed_focal_px(width, height) for width, height in sizes_px])
-    return focal_px, torch.tensor(sizes_px, dtype=torch.float32) / 2
+    return focal_px, torch.tensor(sizes_px, dtype=torch.float32).view(-1, 2) / 2
 
 
 def read_keypoint_archive(path: Path) -> Sightings:
@@ -138,7 +144,7 @@ def read_keypoint_archive(path: Path) -> Sightings:
     frame = fields.get("frame", np.arange(people))
     if frame.shape != (people,) or frame.dtype.kind not in "iu":
         raise MeshrecError(f"{path}: `frame` is {frame.dtype} {frame.shape}; whole numbers ({people},) are needed.")
-    return Sightings(keypoints, focal_px, center_px, subject, action, frame.astype(np.int64))
+    return Sightings(keypoints, focal_px, center_px, subject, action, np.unique(frame, return_inverse=True)[1])
 
 
 def _cameras_in(
@@ -147,14 +153,16 @@ def _cameras_in(
     """What the archive says of its cameras, what it leaves out being assumed of the size of the images."""
     if "size_px" not in fields and not {"focal_px", "center_px"} <= set(fields):
         raise MeshrecError(f"{path} does not say how large its images are: add `size_px`, width and height.")
-    width_height = _broadcast(path, fields, "size_px", (people, 2)) if "size_px" in fields else torch.zeros(people, 2)
+    width_height = _broadcast(path, fields, "size_px", (people, 2)) if "size_px" in fields else torch.ones(people, 2)
+    if not ((width_height >= 1) & (width_height <= MOST_PX)).all():
+        raise MeshrecError(f"{path} has images whose `size_px` is not from 1 to {MOST_PX} pixels.")
     focal_px, center_px = _cameras_of([(int(width), int(height)) for width, height in width_height.tolist()])
     if "focal_px" in fields:
         focal_px = _broadcast(path, fields, "focal_px", (people,))
     if "center_px" in fields:
         center_px = _broadcast(path, fields, "center_px", (people, 2))
-    if not ((focal_px > 0) & center_px.isfinite().all(dim=-1)).all():
-        raise MeshrecError(f"{path} has images without a size, or focal lengths that are not above zero.")
+    if not ((focal_px > 0) & focal_px.isfinite() & center_px.isfinite().all(dim=-1)).all():
+        raise MeshrecError(f"{path} has focal lengths that are not above zero, or centres that are no numbers.")
     return focal_px, center_px
 
 

@@ -16,7 +16,7 @@ from meshrec.camera import camera_from_body_axes, centered_camera
 from meshrec.config import require_positive
 from meshrec.data.h36m17 import h36m17_of
 from meshrec.data.h36m_files import read_h36m_2d, read_mmpose
-from meshrec.data.joints import JointFrames, joined_frames, joint_reader, split_people
+from meshrec.data.joints import JointFrames, joined_frames, joint_reader, require_metres, split_people
 from meshrec.data.layouts import IN_2D, Layout, layout_of, read_each
 from meshrec.data.sightings import Sightings, read_coco, read_keypoint_archive
 from meshrec.errors import MeshrecError
@@ -213,15 +213,14 @@ def _read_sighted(path: Path) -> Views:
 def _views_of(path: Path, sightings: Sightings) -> Views:
     """The people of whom enough is seen."""
     keypoints = h36m17_of(sightings.keypoints)
-    seen = keypoints.confidence >= SEEN_CONFIDENCE
     points = (keypoints.xy_px - sightings.center_px[:, None]) / sightings.focal_px[:, None, None]
+    seen = (keypoints.confidence >= SEEN_CONFIDENCE) & points.isfinite().all(dim=-1)
     points = torch.where(seen[..., None], points, 0.0)
-    joints_m = None if sightings.joints_m is None else _placed(path, sightings.joints_m, points, seen)
-    views = Views(points, seen, joints_m, sightings.subject, sightings.action, sightings.frame)
     enough = seen[:, H36M17.index("pelvis")] & (seen.sum(dim=-1) >= FEWEST_JOINTS)
     if not enough.any():
         raise MeshrecError(f"{path} has nobody with the pelvis, or both hips, and {FEWEST_JOINTS} joints in all seen.")
-    return views[enough.numpy()]
+    joints_m = None if sightings.joints_m is None else _placed(path, sightings.joints_m, points, seen)
+    return Views(points, seen, joints_m, sightings.subject, sightings.action, sightings.frame)[enough.numpy()]
 
 
 def _placed(
@@ -234,4 +233,5 @@ def _placed(
     size = points[seen].std(dim=0).norm()
     if not (joints_m.isfinite().all() and misses.median() < WORST_MISFIT * size):
         raise MeshrecError(f"{path} has 3D joints that are not what its 2D joints show: they must be in camera axes.")
+    require_metres(path, joints_m.numpy())
     return placed_m

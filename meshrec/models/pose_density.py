@@ -12,8 +12,7 @@ from priors.gaussian import fit_gaussian
 DENSITY = FlowConfig(activation="coupling", depth=8, hidden=256)
 
 SPREAD = 0.02
-"""Least standard deviation of the flow's Gaussian start, and of noise that training may add: all poses of one size lie
-on a sphere, where no density is."""
+"""Least standard deviation of the flow's Gaussian start: all poses of one size lie on a sphere, where no density is."""
 
 COORDINATES = 2 * (len(H36M17) - 1)
 

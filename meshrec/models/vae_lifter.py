@@ -168,8 +168,8 @@ class VaeLifter(nn.Module):
 
     With p the mean path length of the training split in 2D and s the size of a pose (`size_of`, where the scale is
     "pose"; else s = 1), the networks see points / (c p s), c = 10, whose path has the mean length 1 / c. The pelvis is
-    expected at the distance 1 / (p s) units, where a path of 1 unit has its mean length in the image. So k times the
-    points are the same to the networks, at 1 / k of the distance.
+    expected at the distance 1 / (p s) units, where a path of 1 unit has its mean length in the image. Where s is the
+    pose's, k times the points are the same to the networks, at 1 / k of the distance.
 
     With the scale "pose" the perspective is true: (x, y) / (distance + z). The thesis puts a camera at c = 10 units in
     front of the scaled points whatever p is: (x, y) / (10 + z) = points / (c p), which is (x, y) / (distance + zoom z)

@@ -64,7 +64,7 @@ class DensityConfig:
 
 @dataclass(frozen=True)
 class LiftRun:
-    """Training of a lifter; the defaults are the thesis's."""
+    """Training of a lifter; the defaults are the thesis's, but for `balance`."""
 
     task: Literal["lift"] = "lift"
     data: tuple[Path, ...] = ()
@@ -94,6 +94,8 @@ class LiftRun:
     def __post_init__(self) -> None:
         require_positive(self, "validation_views")
         require_range(self, balance=(0, 1))
+        if self.loop.batch < 2 * self.loop.accumulate:
+            raise ValueError(f"loop.batch is {self.loop.batch}; batch norms need 2 examples in each part at least")
         if self.lifter.elevation == "learned" and not (self.unsupervised and self.losses.on_novel_views):
             raise ValueError("lifter.elevation is learned, which takes supervision none and a loss on novel views")
         if self.lifter.distance == "learned" and self.lifter.place == "free" and not self.unsupervised:

@@ -22,7 +22,7 @@ from meshrec.models.lifting import (
     turned,
 )
 from meshrec.models.pose_density import PoseDensity2D
-from meshrec.models.vae_lifter import DISTANCE, Lifted, VaeLifter
+from meshrec.models.vae_lifter import DISTANCE, MOST_DROPPED, Lifted, VaeLifter
 from meshrec.skeletons import H36M17
 from meshrec.train.descent import OptimizerConfig
 from meshrec.types import Batched
@@ -132,7 +132,7 @@ class GanConfig:
 
     def __post_init__(self) -> None:
         require_positive(self, "times")
-        require_range(self, flip=(0, 1), dropout=(0, 0.99), noise=(0, math.inf), noise_steps=(0, math.inf))
+        require_range(self, flip=(0, 1), dropout=(0, MOST_DROPPED), noise=(0, math.inf), noise_steps=(0, math.inf))
         require_range(self, gradient_penalty=(0, math.inf), clip_weights=(0, math.inf))
 
 
