@@ -54,6 +54,10 @@ PAGE_WIDTH = 130
 """Columns of the table where it is not printed to a terminal."""
 
 
+MOST_SAMPLES = 200
+"""Of each view: the errors of all of them are in the memory at once."""
+
+
 @dataclass(frozen=True)
 class EvaluationConfig:
     """What a branch is asked beside the views as they are."""
@@ -263,8 +267,8 @@ def _check(
         raise MeshrecError(f"--noise-px takes pixels from 0 to below {PERSON_PX:g}, a person's height, not {noise_px}.")
     if not 0 <= missing <= len(LIMB_JOINTS):
         raise MeshrecError(f"--missing takes 0 to {len(LIMB_JOINTS)} limb joints, not {missing}.")
-    if hypotheses < 0:
-        raise MeshrecError(f"--hypotheses takes a number of samples from 0 on, not {hypotheses}.")
+    if not 0 <= hypotheses <= MOST_SAMPLES:
+        raise MeshrecError(f"--hypotheses takes a number of samples from 0 to {MOST_SAMPLES}, not {hypotheses}.")
     if frames is not None and frames < 1:
         raise MeshrecError(f"--frames takes a number of frames from 1 on, not {frames}.")
     if seed < 0:

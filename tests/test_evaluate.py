@@ -490,6 +490,7 @@ def test_all_are_evaluated_where_nobody_is_named(flat, tmp_path, capsys):
         ({"noise_px": math.nan}, "--noise-px .* not nan"),
         ({"missing": 9}, "--missing takes 0 to 8"),
         ({"hypotheses": -1}, "--hypotheses .* not -1"),
+        ({"hypotheses": 201}, "--hypotheses .* to 200, not 201"),
         ({"frames": 0}, "--frames .* not 0"),
         ({"seed": -1}, "--seed .* not -1"),
         ({"height_m": 170.0}, "--height-m takes metres .* not 170"),

@@ -55,6 +55,13 @@ def test_the_best_model_of_a_run_is_a_lifter(tmp_path):
         assert torch.equal(loaded.state_dict()[name], tensor)
 
 
+def test_the_last_checkpoint_of_a_run_points_to_the_best(tmp_path):
+    state = json.dumps({"step": 7, "settings": flat_settings(LiftRun())})
+    path = write_tensors(tmp_path / "last.safetensors", {"optimizer/lifter/x/step": torch.ones(1)}, state)
+    with pytest.raises(MeshrecError, match=r"last checkpoint of a run; give the file best_"):
+        read_lifter(path)
+
+
 @pytest.mark.parametrize("config", [THESIS, BEST], ids=["thesis", "best"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_a_written_lifter_comes_back_in_half_precision(config, dtype, tmp_path):

@@ -61,7 +61,8 @@ def card_of(publication: Publication, best: Path, weights: Path) -> dict[str, An
         "measured_how": "PA-MPJPE in mm (17 joints, proper rotation) of synthetic views of the held-out subjects: true "
         "2D, cameras 4 to 6 m away all around, zero variance, not averaged with the mirror image unless it says so; "
         "with 5 px of noise on people 1000 px tall; with three limb joints missing; without spine, face and head; the "
-        "mean of ten samples and the best of them, which only the truth can tell",
+        "mean of ten samples and the best of them, which only the truth can tell. Settings were chosen on these "
+        "subjects, so the figures are slightly optimistic",
         "measured": {name: round(value, 2) for name, value in figures_of(weights, asked).items()},
         "experiments": [json.loads(path.read_text(encoding="utf-8")) for path in publication.tables],
         "sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),

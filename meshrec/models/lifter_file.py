@@ -51,6 +51,8 @@ def read_lifter(path: Path) -> VaeLifter:
         (config,) = _HEADERS.validate_json(f"[{_of_run(header) or header}]")
     except ValidationError as error:
         raise MeshrecError(f"{path} is no lifter: its header is not that of one. Choose another file.") from error
+    if any(name.startswith("optimizer/") for name in tensors):
+        raise MeshrecError(f"{path} is the last checkpoint of a run; give the file best_*.safetensors beside it.")
     if _of_run(header):
         tensors = {name.removeprefix(OURS): one for name, one in tensors.items() if name.startswith(OURS)}
     lifter = _empty(config)
