@@ -236,15 +236,15 @@ def command(
         evaluation = evaluate(estimator, shown, mean_pose, config, plots is not None, advance)
     if not evaluation.main.pa_mpjpe_mm.isfinite().any():
         raise MeshrecError(f"The branch {branch} answered none of the {len(shown)} views.")
-    _tell(evaluation, per_joint, console)
     pictures = write_plots(plots, evaluation) if plots is not None else ()
-    for picture in pictures:
-        console.print(escape(f"wrote {picture}"), soft_wrap=True)
     asked = {"branch": branch, "weights": weights, "height_m": height_m, "data": [str(path) for path in data]}
     asked |= {"train_data": [str(path) for path in train_data], "body": body, "prior": prior}
     asked |= {"held_out": list(held_out), "views": views, "frames_at_most": frames, **asdict(config)}
     record = record_of(evaluation, asked) | {"pictures": [str(picture) for picture in pictures]}
     _give(record, json, report, console)
+    _tell(evaluation, per_joint, console)
+    for picture in pictures:
+        console.print(escape(f"wrote {picture}"), soft_wrap=True)
     return 0
 
 

@@ -3,6 +3,7 @@
 import json
 import math
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated
 
 import cv2
@@ -16,6 +17,7 @@ from torch import Tensor
 from meshrec.assets import find_prior
 from meshrec.body import BodyModel, load_body_model
 from meshrec.camera import camera_from_body_axes
+from meshrec.cli import main as meshrec
 from meshrec.files import write_whole
 from meshrec.prior_files import DEFAULT_PRIOR, read_prior
 from meshrec.render import Studio, body_sheet
@@ -71,15 +73,25 @@ def row_of(bodies: Float[Tensor, "N V 3"], model: BodyModel, azimuth_rad: float)
     return np.concatenate(np.split(column, len(bodies)), axis=1)
 
 
+def lifted(photo: Path) -> UInt8[np.ndarray, "H W 3"]:
+    """What `meshrec lift --plot` draws of the person in a photograph."""
+    with TemporaryDirectory() as folder:
+        words = ["lift", str(photo), "-o", folder, "--plot", "--height-m", "1.7", "--hypotheses", "10"]
+        if code := meshrec(words):
+            raise SystemExit(code)
+        return np.array(Image.open(Path(folder) / f"{photo.stem}_person0.png").convert("RGB"))
+
+
 def write_jpeg(path: Path, pixels: UInt8[np.ndarray, "H W 3"]) -> Path:
     """A JPEG for a page."""
     return write_whole(path, lambda neighbour: Image.fromarray(pixels).save(neighbour, format="JPEG", quality=85))
 
 
 def main(demo: tyro.conf.Positional[Path], /, output: Annotated[Path, tyro.conf.arg(aliases=["-o"])]) -> None:
-    """Write demo.jpg from the folder that `make demo` filled, and bodies.jpg."""
+    """Write demo.jpg and lift.jpg from the folder that `make demo` filled, and bodies.jpg."""
     model = load_body_model()
     write_jpeg(output / "demo.jpg", demo_row(demo))
+    write_jpeg(output / "lift.jpg", lifted(demo / "photos" / "walker.png"))
     rows = [row_of(shapes(model), model, 0.0), row_of(shapes(model), model, math.pi / 2)]
     write_jpeg(output / "bodies.jpg", np.concatenate([*rows, row_of(samples(model), model, math.radians(-30))]))
 
