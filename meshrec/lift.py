@@ -279,6 +279,8 @@ def command(
         return build_detector(detector, detector_weights, keypoints, photos)
 
     jobs = find_jobs(inputs, Sizes(image_size, focal_px), build)
+    if not jobs.photos and (idle := keypoints or detector_weights):
+        raise MeshrecError(f"{idle} is for photographs, and no input is one: name keypoint files as inputs.")
     pictures, failed = see_all(jobs.jobs, console)
     failed = [*({"input": None, "error": problem} for problem in jobs.problems), *failed]
     lifted = lift_all(branch, pictures, noise_of(hypotheses, branch.lifter.config.latent, seed))

@@ -77,6 +77,8 @@ class Jobs:
     jobs: tuple[Job, ...]
     problems: tuple[str, ...]
     """A sentence for each name that leads nowhere."""
+    photos: int
+    """How many of the jobs are photographs."""
 
 
 def find_jobs(names: Sequence[str], sizes: Sizes, detector: Callable[[Sequence[Path]], Detector]) -> Jobs:
@@ -107,7 +109,7 @@ def find_jobs(names: Sequence[str], sizes: Sizes, detector: Callable[[Sequence[P
         else:
             assert detect is not None
             jobs.append(Job(item.name, partial(_photographed, item, detect, sizes)))
-    return Jobs(tuple(jobs), tuple(problems))
+    return Jobs(tuple(jobs), tuple(problems), len(photos))
 
 
 def _meant_by(name: str) -> list[tuple[Path, Listed | Path]]:

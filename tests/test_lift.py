@@ -265,6 +265,13 @@ def test_wrong_choices_are_sentences(tmp_path, capsys, flags, words) -> None:
     assert words in error and "Traceback" not in error
 
 
+@pytest.mark.parametrize("flag", ["--keypoints", "--detector-weights"])
+def test_what_is_for_photographs_alone_is_not_ignored(tmp_path, capsys, flag) -> None:
+    file = coco(tmp_path / "k.json")
+    assert run(file, "-o", tmp_path / "out", flag, file) == 1
+    assert "k.json is for photographs, and no input is one" in capsys.readouterr().err
+
+
 def test_a_lifter_that_is_none_is_a_sentence(tmp_path, capsys) -> None:
     (tmp_path / "w.safetensors").write_bytes(b"no tensors")
     assert run(npz(tmp_path / "k.npz"), "-o", tmp_path, "--weights", tmp_path / "w.safetensors") == 1
