@@ -23,7 +23,7 @@ from meshrec.errors import MeshrecError
 from meshrec.files import make_folder, write_text, write_whole
 from meshrec.keypoints import SEEN_CONFIDENCE
 from meshrec.lift_inputs import MOST_SIDE_PX, Job, Picture, Sizes, find_jobs, in_h36m17_px
-from meshrec.lift_result import Interpolation, LiftedPicture, LiftResult, lift_arrays, lift_csv, lift_record
+from meshrec.lift_result import Failure, Interpolation, LiftedPicture, LiftResult, lift_arrays, lift_csv, lift_record
 from meshrec.models.lifter_file import DEFAULT_LIFTER, find_lifter, read_lifter
 from meshrec.models.vae_lifter import Precision
 from meshrec.photo import read_photo, write_png
@@ -117,17 +117,17 @@ def interpolated(branch: LiftBranch, lifted: Sequence[LiftedPicture], count: int
     return Interpolation(shares, branch.between(people[0], people[-1], shares))
 
 
-def see_all(jobs: Sequence[Job], console: Console) -> tuple[list[Picture], list[dict[str, str | None]]]:
+def see_all(jobs: Sequence[Job], console: Console) -> tuple[list[Picture], list[Failure]]:
     """Look at every picture, with a progress bar; what is wrong with one is told and the rest goes on."""
     seen: list[Picture] = []
-    failed: list[dict[str, str | None]] = []
+    failed: list[Failure] = []
     for job in _tracked(jobs, "looking", console):
         try:
             seen.append(job.see())
         except MeshrecError as error:
-            failed.append({"input": job.name, "error": str(error)})
+            failed.append(Failure(job.name, str(error)))
         except MemoryError:
-            failed.append({"input": job.name, "error": f"{job.name}: the memory is full; scale it down."})
+            failed.append(Failure(job.name, f"{job.name}: the memory is full; scale it down."))
     return seen, failed
 
 
@@ -282,7 +282,7 @@ def command(
     if not jobs.photos and (idle := keypoints or detector_weights):
         raise MeshrecError(f"{idle} is for photographs, and no input is one: name keypoint files as inputs.")
     pictures, failed = see_all(jobs.jobs, console)
-    failed = [*({"input": None, "error": problem} for problem in jobs.problems), *failed]
+    failed = [*(Failure(None, problem) for problem in jobs.problems), *failed]
     lifted = lift_all(branch, pictures, noise_of(hypotheses, branch.lifter.config.latent, seed))
     way = interpolated(branch, lifted, interpolate) if interpolate else None
     result = LiftResult(tuple(lifted), path, height_m, seed, way)
@@ -328,9 +328,7 @@ def _print_json(record: dict[str, Any]) -> None:
     sys.stdout.write(json.dumps(record, indent=1, allow_nan=False) + "\n")
 
 
-def _tell(
-    result: LiftResult, failed: Sequence[dict[str, str | None]], undrawn: str, output: Path, console: Console
-) -> None:
+def _tell(result: LiftResult, failed: Sequence[Failure], undrawn: str, output: Path, console: Console) -> None:
     """A table of the people, a sentence for each thing that failed or was assumed, and where the results lie."""
     people = list(result.people())
     table = Table(title="lifted" if len(people) <= MOST_ROWS else f"lifted (the first {MOST_ROWS} of {len(people)})")
@@ -350,7 +348,7 @@ def _tell(
         )
     for sentence in (sentence for lifted in result.pictures for sentence in lifted.picture.left_out):
         console.print(f"[yellow]left out: {escape(sentence)}[/yellow]", soft_wrap=True)
-    for error in (*(str(failure["error"]) for failure in failed), *([undrawn] if undrawn else [])):
+    for error in (*(failure.error for failure in failed), *([undrawn] if undrawn else [])):
         console.print(f"[red]{escape(error)}[/red]", soft_wrap=True)
     total = len(result.pictures) + len(failed)
     where = f"; results are in {output}" if people else ""

@@ -6,8 +6,8 @@ stands before the camera. Lengths are metres for a body height, else units of on
 
 import csv
 import io
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -71,7 +71,15 @@ class LiftResult:
                 yield lifted, row
 
 
-def lift_record(result: LiftResult, failed: list[dict[str, str | None]]) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Failure:
+    """An input that could not be used, and why; None where a name led to no input."""
+
+    input: str | None
+    error: str
+
+
+def lift_record(result: LiftResult, failed: Sequence[Failure]) -> dict[str, Any]:
     """The content of `lift.json`."""
     record = {
         "meshrec": version("meshrec"),
@@ -84,7 +92,7 @@ def lift_record(result: LiftResult, failed: list[dict[str, str | None]]) -> dict
         "joints17_names": list(H36M17.joints),
         "people": [_person_record(result.unit, lifted, row) for lifted, row in result.people()],
         "left_out": [sentence for lifted in result.pictures for sentence in lifted.picture.left_out],
-        "failed": failed,
+        "failed": [asdict(failure) for failure in failed],
     }
     if result.interpolation is not None:
         way = {"share": plain(result.interpolation.shares)}
