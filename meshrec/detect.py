@@ -21,7 +21,8 @@ from torchvision.ops import FrozenBatchNorm2d
 
 from meshrec.blazepose import MediaPipeDetector
 from meshrec.errors import MeshrecError
-from meshrec.keypoint_files import Entry, open_keypoints, some
+from meshrec.keypoint_entries import Entry
+from meshrec.keypoint_files import open_keypoints, some
 from meshrec.keypoints import FEWEST_SEEN, SEEN_CONFIDENCE, box_of, enough_seen, only_inside
 from meshrec.photo import Photo
 from meshrec.skeletons import COCO17

@@ -7,8 +7,7 @@ two formats are continuous already and are taken as they stand.
 import json
 import math
 import re
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Iterable
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -16,13 +15,12 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
-from meshrec.arrays import read_arrays
 from meshrec.errors import MeshrecError
+from meshrec.keypoint_archive import NpzFile
+from meshrec.keypoint_entries import Entry, Listed, confidence_of, keypoints_of, mean_seen
 from meshrec.photo import Photo, entries_of, look_at
-from meshrec.skeletons import COCO17, OPENPOSE25, SKELETONS, Skeleton
+from meshrec.skeletons import COCO17, OPENPOSE25
 from meshrec.types import Keypoints
 
 OPENPOSE18_JOINTS = (
@@ -33,10 +31,6 @@ OPENPOSE18_JOINTS = (
 )
 """OpenPose's older 18-joint output (its `COCO` model), in its order; all of them stand in `OPENPOSE25`."""
 
-VISIBILITY_CONFIDENCE = {0: 0.0, 1: 0.5, 2: 1.0}
-"""COCO's annotation flags: not labelled; labelled but hidden; labelled and visible."""
-
-
 ImageId = int | float | str
 
 Rows = list[tuple[str, dict]]
@@ -44,26 +38,6 @@ Rows = list[tuple[str, dict]]
 
 ENDINGS = ("_keypoints.json", ".json", ".npz")
 """What the files of a folder are called: the stem of their photo and one of these."""
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One person as a file tells it."""
-
-    keypoints: Keypoints
-    score: float
-    box_xyxy_px: Float[Tensor, "4"] | None = None
-
-
-@dataclass(frozen=True)
-class Listed:
-    """A photo that a file knows, whether or not anybody has it."""
-
-    name: str
-    read: Callable[[], list[Entry]]
-    """The people in it; a `MeshrecError` if the file is wrong there."""
-    size_px: tuple[int, int] | None = None
-    """Width and height, where the file tells them."""
 
 
 @runtime_checkable
@@ -175,13 +149,13 @@ class CocoFile:
     def _entry(self, field: str, row: dict) -> Entry:
         values = _triples(self._path, f"{field}.keypoints", row.get("keypoints"), [len(COCO17)])
         values[:, :2] += 0.5
-        values[:, 2] = _confidence(self._path, f"{field}.keypoints", values[:, 2])
-        keypoints, box = _keypoints(values, COCO17), None
+        values[:, 2] = confidence_of(self._path, f"{field}.keypoints", values[:, 2])
+        keypoints, box = keypoints_of(values, COCO17), None
         if row.get("bbox") is not None:
             x, y, width, height = _numbers(self._path, f"{field}.bbox", row["bbox"], [4])
             box = torch.tensor([x, y, x + width, y + height], dtype=torch.float32)
         if row.get("score") is None:
-            return Entry(keypoints, _mean_seen(keypoints), box)
+            return Entry(keypoints, mean_seen(keypoints), box)
         return Entry(keypoints, _finite(self._path, f"{field}.score", row["score"]), box)
 
 
@@ -208,110 +182,18 @@ class OpenPoseFile:
 
     def _entries(self) -> list[Entry]:
         keypoints = [self._person(field, row) for field, row in self._people]
-        return [Entry(k, _mean_seen(k)) for k in keypoints]
+        return [Entry(k, mean_seen(k)) for k in keypoints]
 
     def _person(self, field: str, row: dict) -> Keypoints:
         name = f"{field}.pose_keypoints_2d"
         counts = [len(OPENPOSE25), len(OPENPOSE18_JOINTS)]
         values = _triples(self._path, name, row.get("pose_keypoints_2d", row.get("pose_keypoints")), counts)
-        values[:, 2] = _confidence(self._path, name, values[:, 2])
+        values[:, 2] = confidence_of(self._path, name, values[:, 2])
         if len(values) == len(OPENPOSE18_JOINTS):
             whole = np.zeros((len(OPENPOSE25), 3))
             whole[OPENPOSE25.indices(*OPENPOSE18_JOINTS)] = values
             values = whole
-        return _keypoints(values, OPENPOSE25)
-
-
-class NpzFile:
-    """Our own archive of the P people of one photo: `xy_px (P, K, 2)`, `confidence (P, K)`, the name of the `skeleton`.
-
-    Optional: `boxes_xyxy_px (P, 4)`, and `landmarks_m (P, K, 3)`, metres in camera axes. If anybody's landmark of a
-    known keypoint is missing (not finite), everybody's landmarks are left out: people are stacked, so all have them or
-    none has.
-    """
-
-    holds_one_photo = True
-
-    def __init__(self, path: Path):
-        self._path = path
-        arrays = read_arrays(path)
-        self._skeleton = self._skeleton_of(arrays)
-        joints = len(self._skeleton)
-        confidence = self._array(arrays, "confidence", (None, joints))
-        people = len(confidence)
-        confidence = [_confidence(path, f"confidence[{person}]", row) for person, row in enumerate(confidence)]
-        xy_px = self._array(arrays, "xy_px", (people, joints, 2))
-        landmarks_m = self._array(arrays, "landmarks_m", (people, joints, 3)) if "landmarks_m" in arrays else None
-        boxes = self._array(arrays, "boxes_xyxy_px", (people, 4)) if "boxes_xyxy_px" in arrays else [None] * people
-        keypoints = [_keypoints(np.column_stack(rows), self._skeleton) for rows in zip(xy_px, confidence, strict=True)]
-        keypoints = keypoints if landmarks_m is None else _with_landmarks(keypoints, landmarks_m)
-        self._entries = [Entry(k, _mean_seen(k), _float32(box)) for k, box in zip(keypoints, boxes, strict=True)]
-
-    def photos(self) -> list[Listed]:
-        return [Listed(self._path.stem, lambda: self._entries)]
-
-    def entries(self, photo: Photo) -> list[Entry]:
-        return self._entries
-
-    def _skeleton_of(self, arrays: dict[str, np.ndarray]) -> Skeleton:
-        name = str(arrays.get("skeleton", "(missing)"))
-        if name not in SKELETONS:
-            raise MeshrecError(f"{self._path}: `skeleton` is {name}; it should be one of {', '.join(SKELETONS)}.")
-        return SKELETONS[name]
-
-    def _array(self, arrays: dict[str, np.ndarray], name: str, shape: tuple[int | None, ...]) -> np.ndarray:
-        if name not in arrays:
-            raise MeshrecError(f"{self._path} has no `{name}`; it holds {', '.join(arrays)}.")
-        array = arrays[name]
-        fits = array.ndim == len(shape) and all(
-            want in (None, got) for want, got in zip(shape, array.shape, strict=True)
-        )
-        if not fits or array.dtype.kind not in "iuf":
-            wanted = ", ".join("people" if size is None else str(size) for size in shape)
-            raise MeshrecError(
-                f"{self._path}: `{name}` is {array.dtype} {array.shape}; it should be real numbers ({wanted}), as many "
-                f"people as `confidence` has and the joints of `skeleton` {self._skeleton.name}."
-            )
-        return array.astype(np.float64)
-
-
-def _keypoints(values: Float[np.ndarray, "K 3"], skeleton: Skeleton) -> Keypoints:
-    """Rows of x, y and confidence; a row that is not finite in single precision is a missing keypoint, at zero."""
-    rows = torch.tensor(values, dtype=torch.float32)
-    rows = torch.where(rows.isfinite().all(dim=1, keepdim=True), rows, 0.0)
-    return Keypoints(rows[:, :2], rows[:, 2], skeleton)
-
-
-def _with_landmarks(people: list[Keypoints], landmarks_m: Float[np.ndarray, "P K 3"]) -> list[Keypoints]:
-    """The people with landmarks if each known keypoint has its own, else as they are; zero where none is needed."""
-    landmarks = torch.tensor(landmarks_m, dtype=torch.float32)
-    finite = landmarks.isfinite().all(dim=-1)
-    if not all(bool(has[k.confidence > 0].all()) for k, has in zip(people, finite, strict=True)):
-        return people
-    landmarks = torch.where(finite[..., None], landmarks, 0.0)
-    return [replace(k, landmarks_m=theirs) for k, theirs in zip(people, landmarks, strict=True)]
-
-
-def _float32(box: Float[np.ndarray, "4"] | None) -> Float[Tensor, "4"] | None:
-    return None if box is None else torch.tensor(box, dtype=torch.float32)
-
-
-def _mean_seen(keypoints: Keypoints) -> float:
-    confidence = keypoints.confidence
-    return float(confidence[confidence > 0].mean()) if (confidence > 0).any() else 0.0
-
-
-def _confidence(path: Path, field: str, values: np.ndarray) -> np.ndarray:
-    """Scores as they are; COCO's flags, known by a 2 among them, by `VISIBILITY_CONFIDENCE`. NaN stays NaN."""
-    known = values[~np.isnan(values)]
-    if (known == 2).any() and np.isin(known, list(VISIBILITY_CONFIDENCE)).all():
-        return np.array([VISIBILITY_CONFIDENCE.get(v, math.nan) for v in values.tolist()])
-    if (known < 0).any() or (known > 1).any():
-        raise MeshrecError(
-            f"{path}: {field} has confidences from {known.min():g} to {known.max():g}; they should be within 0 to 1, "
-            f"or COCO's flags 0, 1, 2."
-        )
-    return values
+        return keypoints_of(values, OPENPOSE25)
 
 
 def _triples(path: Path, field: str, content: Any, joints: list[int]) -> np.ndarray:

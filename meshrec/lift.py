@@ -21,8 +21,9 @@ from meshrec.branches.lift import HEIGHTS_M, LiftBranch, LiftConfig, Points
 from meshrec.detect import Detector, build_detector
 from meshrec.errors import MeshrecError
 from meshrec.files import make_folder, write_text, write_whole
+from meshrec.keypoint_entries import MOST_SIDE_PX
 from meshrec.keypoints import SEEN_CONFIDENCE
-from meshrec.lift_inputs import MOST_SIDE_PX, Job, Picture, Sizes, find_jobs, in_h36m17_px
+from meshrec.lift_inputs import Job, Picture, Sizes, find_jobs, in_h36m17_px
 from meshrec.lift_result import Failure, Interpolation, LiftedPicture, LiftResult, lift_arrays, lift_csv, lift_record
 from meshrec.models.lifter_file import DEFAULT_LIFTER, find_lifter, read_lifter
 from meshrec.models.vae_lifter import Precision

@@ -11,12 +11,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from meshrec.arrays import read_arrays
 from meshrec.branches.lift import Points, points_of
 from meshrec.camera import assumed_focal_px, centered_camera
 from meshrec.detect import Detector
 from meshrec.errors import MeshrecError
-from meshrec.keypoint_files import KeypointFolder, Listed, open_keypoints
+from meshrec.keypoint_entries import MOST_SIDE_PX, Listed
+from meshrec.keypoint_files import KeypointFolder, open_keypoints
 from meshrec.keypoints import box_of, enough_seen
 from meshrec.photo import SUFFIXES, camera_of, entries_of, find_photos, look_at, read_photo
 from meshrec.skeletons import H36M17
@@ -24,9 +24,6 @@ from meshrec.types import Camera, FocalSource, Keypoints, stack
 
 IMAGE_PER_PERSON = 2.0
 """Side of the image that is assumed where its size is unknown, as a multiple of the largest person's."""
-
-MOST_SIDE_PX = 1_000_000
-"""No image is wider or higher."""
 
 KEYPOINT_SUFFIXES = (".json", ".npz")
 
@@ -161,7 +158,7 @@ def _listed(source: Path, listed: Listed, sizes: Sizes) -> Picture:
             f"{source}: the keypoints of {listed.name} lie between -1 and 1, so they are shares of the image; pixels "
             f"are needed (OpenPose: --keypoint_scale 0)."
         )
-    size_px = listed.size_px or archive_size(source)
+    size_px = listed.size_px
     if size_px and max(size_px) > MOST_SIDE_PX:
         raise MeshrecError(f"{source}: {listed.name} is said to be larger than {MOST_SIDE_PX:,} px: no image is.")
     size_source: SizeSource = "file" if size_px else "given" if sizes.size_px else "assumed"
@@ -236,21 +233,6 @@ def _known_box(person: Keypoints) -> Float[Tensor, "4"]:
     box = box_of(person, 0.0)
     known = person.xy_px[person.confidence > 0]
     return box if box.isfinite().all() else torch.cat([known.amin(dim=0), known.amax(dim=0)])
-
-
-def archive_size(path: Path) -> tuple[int, int] | None:
-    """`size_px`, width and height of the image, in an npz of keypoints; None where it says nothing."""
-    if path.suffix.lower() != ".npz":
-        return None
-    size = read_arrays(path).get("size_px")
-    if size is None:
-        return None
-    if size.shape != (2,) or size.dtype.kind not in "iuf" or not ((size >= 1) & (size <= MOST_SIDE_PX)).all():
-        found = size.tolist() if size.size <= 4 else f"an array {size.shape}"
-        raise MeshrecError(
-            f"{path}: `size_px` is {found}; it should be the width and the height, each from 1 to {MOST_SIDE_PX:,} px."
-        )
-    return int(size[0]), int(size[1])
 
 
 def in_h36m17_px(sight: Points, camera: Camera) -> Float[Tensor, "17 2"]:

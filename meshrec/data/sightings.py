@@ -14,7 +14,7 @@ from torch import Tensor
 from meshrec.arrays import read_arrays
 from meshrec.camera import assumed_focal_px
 from meshrec.errors import MeshrecError
-from meshrec.keypoint_files import VISIBILITY_CONFIDENCE
+from meshrec.keypoint_entries import VISIBILITY_CONFIDENCE
 from meshrec.skeletons import COCO17, SKELETONS
 from meshrec.types import Keypoints
 
