@@ -140,7 +140,7 @@ class _Reconstructor(_Inert):
 
 
 class _Encoded(_Inert):
-    """Stands in for `_codecs.encode(text, "latin1")`: how Python 3 writes bytes into old protocols."""
+    """Stands in for `_codecs.encode(text, "latin1")`, and for `bytes()`: how Python 3 writes bytes into old protocols."""
 
 
 class _DType(_Inert):
@@ -229,6 +229,7 @@ _STAND_INS: dict[str, type[_Inert]] = {
     "numpy.ndarray": _Array,
     "numpy.dtype": _DType,
     "_codecs.encode": _Encoded,
+    "__builtin__.bytes": _Encoded,
     **{f"{core}.multiarray._reconstruct": _Array for core in _CORES},
     **{f"{core}.multiarray.scalar": _Scalar for core in _CORES},
     **{f"{core}.numeric._frombuffer": _Buffer for core in _CORES},
@@ -304,7 +305,7 @@ def _array(value: Any) -> np.ndarray:
 
 def _decode(raw: Any, dtype: Any, shape: Any, order: Any) -> np.ndarray:
     if isinstance(raw, _Encoded):
-        raw = raw.arguments[0]
+        raw = raw.arguments[0] if raw.arguments else ""
     if not isinstance(dtype, _DType) or not isinstance(raw, str | bytes | bytearray):
         raise ValueError("holds Python objects, not numbers")
     plain, shape = dtype.plain(), _shape(shape)

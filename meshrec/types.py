@@ -100,6 +100,48 @@ class Camera(Batched):
 
 
 @dataclass(frozen=True)
+class Square(Batched):
+    """A square of a photograph, turned about its centre: what a crop shows.
+
+    `xy_crop = R(angle) (xy_photo - center) crop_px / side + crop_px / 2`, the crop being [0, crop_px] on both axes.
+    """
+
+    center_px: Float[Tensor, "*batch 2"]
+    """In the photograph."""
+    side_px: Float[Tensor, "*batch"]
+    """In pixels of the photograph."""
+    angle_rad: Float[Tensor, "*batch"]
+    """What the photograph shows is turned by this in the crop, from x (right) towards y (down)."""
+
+    def matrix(self, crop_px: int) -> Float[Tensor, "*batch 2 3"]:
+        """The affine map [A | t] from pixels of the photograph to pixels of the crop."""
+        cosine, sine = self.angle_rad.cos(), self.angle_rad.sin()
+        turn = torch.stack([torch.stack([cosine, -sine], dim=-1), torch.stack([sine, cosine], dim=-1)], dim=-2)
+        linear = turn * (crop_px / self.side_px)[..., None, None]
+        shift = crop_px / 2 - linear @ self.center_px[..., None]
+        return torch.cat([linear, shift], dim=-1)
+
+    def into(self, xy_px: Float[Tensor, "*batch K 2"], crop_px: int) -> Float[Tensor, "*batch K 2"]:
+        """Points of the photograph in the crop."""
+        linear = self.matrix(crop_px)[..., :2]
+        return (xy_px - self.center_px[..., None, :]) @ linear.mT + crop_px / 2
+
+    def back(self, xy_px: Float[Tensor, "*batch K 2"], crop_px: int) -> Float[Tensor, "*batch K 2"]:
+        """Points of the crop in the photograph: the inverse of `into`."""
+        linear = self.matrix(crop_px)[..., :2] * (self.side_px / crop_px)[..., None, None].square()
+        return (xy_px - crop_px / 2) @ linear + self.center_px[..., None, :]
+
+
+@dataclass(frozen=True)
+class Crop(Batched):
+    """The square that the network sees, and the way back to the photograph."""
+
+    image: Float[Tensor, "*batch C S S"]
+    """Normalised: RGB about ImageNet's mean, in its standard deviations."""
+    square: Square
+
+
+@dataclass(frozen=True)
 class BodyParams(Batched):
     """What SMPL asks for; the frame of `root` and `transl_m` is the frame of the body that comes out."""
 

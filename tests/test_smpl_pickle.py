@@ -100,6 +100,7 @@ def _numbers() -> dict[str, Any]:
         "foreign": rng.normal(size=6).astype(">f4"),
         "one": np.float64(0.5),
         "strided": rng.normal(size=(6, 4))[::2, ::-1],
+        "empty": np.zeros((0, 3)),
     }
 
 

@@ -1,0 +1,203 @@
+"""A tiny MPII: images/*.jpg, the official .mat, and the common JSON (annot/train.json, annot/valid.json).
+
+Pixels in its annotations are Matlab's: the first pixel's centre is (1, 1), so they are ours plus a half. Every eighth
+image is a test image, whose joints are withheld; a quarter of the others is for validation. Both of the last are told
+by the JSON files alone.
+"""
+
+import io
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from scipy.io import savemat
+from torch import Tensor
+
+from meshrec.body import BodyModel
+from meshrec.camera import project
+from meshrec.files import write_text, write_whole
+from meshrec.randomness import generator_of
+from meshrec.skeletons import COCO17, H36M17, MPII16, SMPL24
+from meshrec.types import BodyParams, Camera
+from tiny.people import Cast
+from tiny.pictures import write_jpeg
+from tiny.scene import Drawn, backdrop, grain
+from tiny.threedpw import Sequence, drawn_frame, imagined
+
+MAT = Path("mpii_human_pose_v1_u12_2") / "mpii_human_pose_v1_u12_1.mat"
+
+TEST_EVERY = 8
+VALIDATION_EVERY = 4
+
+MATLAB_PX = 0.5
+"""What Matlab adds to continuous pixels."""
+
+SCALE_PX = 200.0
+"""`scale` is the height of a person in so many pixels."""
+
+TEXT, TEXT_BYTES = "MATLAB 5.0 MAT-file", 116
+"""What such a file begins with."""
+
+OF_HEAD_BOX = ("upper_neck", "head_top")
+"""Joints that MPII took from the box of the head, without a word on whether they are visible."""
+
+_SINGLE = np.dtype([("x", object), ("y", object)])
+_POINT = np.dtype([("x", object), ("y", object), ("id", object), ("is_visible", object)])
+_POINTS = np.dtype([("point", object)])
+_PERSON = np.dtype([(name, object) for name in ("x1", "y1", "x2", "y2", "annopoints", "scale", "objpos")])
+_WITHHELD = np.dtype([("scale", object), ("objpos", object)])
+_IMAGE = np.dtype([(name, object) for name in ("image", "annorect", "frame_sec", "vididx")])
+_NAME = np.dtype([("name", object)])
+_ACT = np.dtype([("cat_name", object), ("act_name", object), ("act_id", object)])
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One person of an image, in continuous pixels."""
+
+    xy_px: Float[np.ndarray, "16 2"]
+    inside: Bool[np.ndarray, "16"]
+    """Joints that lie in the image: those that are annotated."""
+    visible: Bool[np.ndarray, "16"]
+    """Joints that nobody else hides."""
+    head_xyxy_px: Float[np.ndarray, "4"]
+
+    @property
+    def box_xyxy_px(self) -> Float[np.ndarray, "4"]:
+        """Around the joints, in the image or not."""
+        return np.concatenate([self.xy_px.min(0), self.xy_px.max(0)])
+
+    @property
+    def center_px(self) -> Float[np.ndarray, "2"]:
+        """The middle of the box."""
+        return self.box_xyxy_px.reshape(2, 2).mean(0)
+
+    @property
+    def scale(self) -> float:
+        """The longer side of the box."""
+        left, top, right, bottom = self.box_xyxy_px
+        return float(max(right - left, bottom - top)) / SCALE_PX
+
+
+def write_mpii(folder: Path, cast: Cast, images: int, advance: Callable[[], None]) -> None:
+    """Write so many images; each is a function of the seed and its number alone."""
+    seen: list[list[Seen]] = []
+    for number in range(images):
+        random = generator_of(cast.seed, "tiny mpii", number)
+        take = imagined(name_of(number), cast, 1, 1 + number % cast.people, random)
+        light = torch.from_numpy(random.uniform(0.75, 1.25, 3)).float()
+        drawn = drawn_frame(take, 0, cast.model, backdrop(cast.size_px, random), light)
+        write_jpeg(folder / "images" / take.name, grain(drawn.pixels, random))
+        seen.append([_seen(take, person, cast.model, drawn) for person in range(len(take.actors))])
+        advance()
+    data = _mat({"RELEASE": _release(seen)})
+    write_whole(folder / MAT, lambda neighbour: neighbour.write_bytes(data))
+    for split in ("train", "valid"):
+        rows = [row for number, known in enumerate(seen) if split_of(number) == split for row in _rows(number, known)]
+        write_text(folder / "annot" / f"{split}.json", json.dumps(rows))
+
+
+def _mat(variables: dict[str, Any]) -> bytes:
+    """A file of Matlab 5 with a text that does not tell the time."""
+    stream = io.BytesIO()
+    savemat(stream, variables, do_compression=True)
+    return TEXT.ljust(TEXT_BYTES).encode("ascii") + stream.getvalue()[TEXT_BYTES:]
+
+
+def name_of(number: int) -> str:
+    """The file of an image."""
+    return f"{number + 1:09d}.jpg"
+
+
+def split_of(number: int) -> str:
+    """Which part an image belongs to."""
+    if number % TEST_EVERY == TEST_EVERY - 1:
+        return "test"
+    return "valid" if number % VALIDATION_EVERY == VALIDATION_EVERY - 2 else "train"
+
+
+def mpii_joints(model: BodyModel, params: BodyParams) -> Float[Tensor, "*batch 16 3"]:
+    """MPII's joints of a body: the limbs' as COCO has them, the trunk's as Human3.6M, the upper neck as SMPL's neck."""
+    coco, h36m = (model.regressed(params, skeleton) for skeleton in (COCO17, H36M17))
+    named = {**dict(zip(H36M17.joints, h36m.unbind(-2), strict=True))}
+    named |= dict(zip(COCO17.joints, coco.unbind(-2), strict=True))
+    named["upper_neck"] = model.joints24(params)[..., SMPL24.index("neck"), :]
+    return torch.stack([named[joint] for joint in MPII16.joints], dim=-2)
+
+
+def _seen(take: Sequence, person: int, model: BodyModel, drawn: Drawn) -> Seen:
+    shot, params = take.shots[0], take.actors[person].params[0].to(model.template.dtype)
+    camera: Camera = shot.camera.to(torch.float64)
+    joints_m = shot.to_camera(mpii_joints(model, params).double())
+    head_m = shot.to_camera(model(params).vertices_m[model.parts == SMPL24.index("head")].double())
+    xy_px, head_px = project(joints_m, camera), project(head_m, camera)
+    inside = ((xy_px >= 0) & (xy_px < torch.tensor([camera.width_px, camera.height_px]))).all(-1)
+    visible = drawn.seen(joints_m, person, shot.camera)
+    box = torch.cat([head_px.amin(0), head_px.amax(0)])
+    return Seen(xy_px.numpy(), inside.numpy(), visible.numpy(), box.numpy())
+
+
+def _rows(number: int, people: list[Seen]) -> list[dict[str, Any]]:
+    """The people of an image as the common JSON has them; a joint that is not annotated is (-1, -1)."""
+    return [
+        {
+            "joints_vis": one.inside.astype(int).tolist(),
+            "joints": np.where(one.inside[:, None], one.xy_px + MATLAB_PX, -1.0).tolist(),
+            "image": name_of(number),
+            "scale": one.scale,
+            "center": (one.center_px + MATLAB_PX).tolist(),
+        }
+        for one in people
+    ]
+
+
+def _release(seen: list[list[Seen]]) -> dict[str, Any]:
+    """The struct of the .mat."""
+    count = len(seen)
+    train = np.array([[split_of(number) != "test" for number in range(count)]], np.uint8)
+    single, acts = np.empty((count, 1), object), np.empty((count, 1), _ACT)
+    images = np.empty((1, count), _IMAGE)
+    for number, people in enumerate(seen):
+        single[number, 0] = np.arange(1, len(people) + 1, dtype=np.uint8)[:, None]
+        acts[number, 0] = ("tiny", "moving", number + 1)
+        name = np.array([[(name_of(number),)]], _NAME)
+        person = _person if train[0, number] else _withheld
+        rects = np.array([[person(one) for one in people]], _PERSON if train[0, number] else _WITHHELD)
+        images[0, number] = (name, rects, np.zeros((0, 0)), np.zeros((0, 0)))
+    return {
+        "annolist": images,
+        "img_train": train,
+        "version": "12",
+        "single_person": single,
+        "act": acts,
+        "video_list": np.empty((1, 0), object),
+    }
+
+
+def _person(one: Seen) -> tuple[Any, ...]:
+    points = [
+        (
+            float(one.xy_px[joint][0] + MATLAB_PX),
+            float(one.xy_px[joint][1] + MATLAB_PX),
+            joint,
+            np.zeros((0, 0)) if name in OF_HEAD_BOX else np.uint8(one.visible[joint]),
+        )
+        for joint, name in enumerate(MPII16.joints)
+        if one.inside[joint]
+    ]
+    annotated = np.array([[(np.array([points], _POINT),)]], _POINTS)
+    return (*(one.head_xyxy_px + MATLAB_PX).tolist(), annotated, one.scale, _place(one))
+
+
+def _withheld(one: Seen) -> tuple[Any, ...]:
+    return one.scale, _place(one)
+
+
+def _place(one: Seen) -> np.ndarray:
+    x, y = np.rint(one.center_px + MATLAB_PX).tolist()
+    return np.array([[(x, y)]], _SINGLE)
