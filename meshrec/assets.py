@@ -1,7 +1,8 @@
 """Finds, checks and imports bodies and weights: the user's, then those that ship.
 
-The user's lie in the data directory: `bodies/NAME.npz` (or `.pkl`), `weights/prior_NAME.safetensors`, and lifters as
-`weights/lift.safetensors` or `weights/lift_NAME.safetensors`.
+The user's lie in the data directory: `bodies/NAME.npz` (or `.pkl`), `weights/prior_NAME.safetensors`, lifters as
+`weights/lift.safetensors` or `weights/lift_NAME.safetensors`, and mesh regressors as `weights/mesh.safetensors` or
+`weights/mesh_NAME.safetensors` (or `.ckpt`, a published checkpoint).
 """
 
 import json
@@ -35,6 +36,7 @@ __all__ = [
     "export_pickle",
     "find_lifter",
     "find_prior",
+    "find_regressor",
     "list_assets",
     "load_body_file",
     "smpl_fields",
@@ -73,6 +75,14 @@ class _Room:
 
 BODIES = _Room("body", "bodies", "", (".npz", ".pkl"), "Add yours with `meshrec assets add FILE --name NAME`")
 PRIORS = _Room("prior", "weights", "prior_", (".safetensors",), "Make one with `meshrec train` and tools/fit_priors.py")
+REGRESSORS = _Room(
+    "mesh regressor",
+    "weights",
+    "mesh",
+    (".safetensors", ".ckpt", ".pt", ".pth"),
+    "Make one with `meshrec train`",
+    named_whole=True,
+)
 LIFTERS = _Room("lifter", "weights", "lift", (".safetensors",), "Make one with `meshrec train`", named_whole=True)
 
 
@@ -121,6 +131,11 @@ def find_prior(name_or_path: str | Path) -> Path:
 def find_lifter(name_or_path: str | Path) -> Path:
     """The weights of a lifter: by name ("lift", "lift_mine") from the user's assets, else the shipped; or a path."""
     return _find(LIFTERS, name_or_path)
+
+
+def find_regressor(name_or_path: str | Path) -> Path:
+    """The weights of a mesh regressor: by name ("mesh", "mesh_mine"), the user's before the shipped; or a path."""
+    return _find(REGRESSORS, name_or_path)
 
 
 def check_asset(path: Path, companions: Mapping[str, Path] = NO_COMPANIONS, owner: Owner = "given") -> AssetReport:

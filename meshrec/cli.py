@@ -10,7 +10,8 @@ VERBS = {
     "lift": ("meshrec.lift:command", "2D joints to 3D joints: keypoint files or photographs to 17 joints per person"),
     "evaluate": ("meshrec.evaluate:command", "How good a branch is, on people whose 3D is known"),
     "export": ("meshrec.export:command", "Results and pose files to OBJ, PLY or GLB meshes"),
-    "train": ("meshrec.train.command:command", "Train a pose prior or a lifter; stops and goes on at any time"),
+    "export-onnx": ("meshrec.export_onnx:command", "A mesh network as an ONNX file, checked against PyTorch"),
+    "train": ("meshrec.train.command:command", "Train a pose prior, a lifter or a mesh network; stops and goes on at any time"),
     "sample": ("meshrec.sample:command", "Bodies drawn from a pose prior, as a picture"),
     "score": ("meshrec.score:command", "The least plausible frames of a pose file"),
     "assets": ("meshrec.assets:command", "List, check and add SMPL body files of your own"),
@@ -34,7 +35,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one verb; the exit code is 0 if all went well, 1 if something failed, 2 if the command was not understood."""
     arguments = sys.argv[1:] if arguments is None else arguments
     if not arguments or arguments[0] in ("-h", "--help", "help"):
-        sys.stdout.write(HELP.format(verbs="\n".join(f"  {verb:10} {line}" for verb, (_, line) in VERBS.items())))
+        sys.stdout.write(HELP.format(verbs="\n".join(f"  {verb:12} {line}" for verb, (_, line) in VERBS.items())))
         return 0
     if arguments[0] == "--version":
         from importlib.metadata import version

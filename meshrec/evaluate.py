@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import tyro
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
@@ -16,6 +17,9 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from meshrec.baselines import MeanPose, ZeroDepth, mean_pose_m
 from meshrec.body import load_body_model
 from meshrec.branches.lift import HEIGHTS_M
+from meshrec.branches.mesh import MeshConfig
+from meshrec.branches.registry import MeshChoice, build_branch
+from meshrec.data.records import open_records
 from meshrec.data.views import Views, ViewsConfig, open_views
 from meshrec.errors import MeshrecError
 from meshrec.estimators import LIFT, build_estimator
@@ -44,6 +48,12 @@ from meshrec.evaluation_report import (
 from meshrec.files import make_folder, write_text
 from meshrec.lift_evaluation import Sampler, latent_means, sampled
 from meshrec.prior_files import DEFAULT_PRIOR
+from meshrec.record_evaluation import TruthBodies, holds_records, protocol_of, roll_of
+from meshrec.record_evaluation import measured as measured_on_records
+from meshrec.record_page import page as record_page
+from meshrec.record_report import Asked, RecordEvaluation, RecordOptions
+from meshrec.record_report import record_of as records_record
+from meshrec.record_report import tell as tell_records
 
 AS_IT_IS = "as it is"
 """The condition of a view to which nothing was done."""
@@ -191,17 +201,23 @@ def command(
     per_joint: bool = False,
     json: bool = False,
     report: Path | None = None,
+    of_records: tyro.conf.OmitArgPrefixes[RecordOptions] = RecordOptions(),  # noqa: B008  (it is frozen)
 ) -> int:
-    """Measure a branch on people whose 3D is known, seen by virtual cameras, beside what it has to beat.
+    """Measure a branch on people whose 3D is known: in pictures, or seen by virtual cameras.
 
-    Cameras stand 4 to 6 m away all around, and a person of 1.7 m is 1000 px tall in their images. PA-MPJPE is the mean
-    error of 17 joints after the best similarity; the thesis's figure fits it without the pelvis, allows reflections and
-    counts the pelvis as a joint without error; N-MPJPE fits the scale alone; MPJPE is told where the branch knows
-    metres. The best of several samples is chosen by the truth: an oracle.
+    Of folders of records, which hold people in pictures and their SMPL truth, MPJPE, PA-MPJPE and PVE are told by a
+    published protocol, which is printed with them; `--page` shows the worst cases.
+
+    Of files of 3D joints or motion, the branch is asked for 2D joints alone, beside what it has to beat. Cameras stand
+    4 to 6 m away all around, and a person of 1.7 m is 1000 px tall in their images. PA-MPJPE is the mean error of 17
+    joints after the best similarity; the thesis's figure fits it without the pelvis, allows reflections and counts the
+    pelvis as a joint without error; N-MPJPE fits the scale alone; MPJPE is told where the branch knows metres. The best
+    of several samples is chosen by the truth: an oracle.
 
     Args:
-        data: Files of 3D joints or motion, or folders of them.
-        branch: Who is asked: lift, fit, or another branch that answers keypoints and a camera.
+        data: Folders of records; or files of 3D joints or motion, or folders of them.
+        branch: Who is asked: any branch about records, and of 3D joints lift, fit, or another that answers keypoints
+            and a camera.
         held_out: Subjects to evaluate on; all when none is named.
         weights: The lifter's weights, by name or file.
         height_m: Everybody's body height for the lifter, which then answers in metres.
@@ -219,27 +235,52 @@ def command(
         per_joint: Print the table of joints too.
         json: Print everything as JSON on standard output.
         report: Also write the JSON to this file.
+        of_records: Of records alone.
     """
     _check(data, views, noise_px, missing, hypotheses, frames, seed, height_m)
+    if all(map(holds_records, data)):
+        _refuse(
+            {"held-out": held_out, "weights": weights, "height-m": height_m, "train-data": train_data, "plots": plots}
+        )
+        return evaluate_records(Asked(data, branch, of_records, frames, body, prior), per_joint, json, report)
+    if of_records != RecordOptions():
+        raise MeshrecError(
+            f"--data {data[0]} holds no records; the branch mesh, its flags and --page are asked of records."
+        )
     if plots is not None:
         check_plots()
         make_folder(plots)
     if report is not None:
         make_folder(report.parent)
-    console = Console(stderr=True, width=None if sys.stderr.isatty() else PAGE_WIDTH)
     config = EvaluationConfig(noise_px, missing, hypotheses, seed)
     estimator = build_estimator(branch, weights, height_m, body, prior)
     shown, mean_pose = open_questions(data, held_out, ViewsConfig(views=views, seed=seed), frames, train_data, body)
+    asked = {"branch": branch, "weights": weights, "height_m": height_m, "data": [str(path) for path in data]}
+    asked |= {"train_data": [str(path) for path in train_data], "body": body, "prior": prior}
+    asked |= {"held_out": list(held_out), "views": views, "frames_at_most": frames, **asdict(config)}
+    return _evaluate_views(estimator, shown, mean_pose, config, asked, plots, per_joint, json, report)
+
+
+def _evaluate_views(
+    estimator: Estimator,
+    shown: Views,
+    mean_pose: MeanPose,
+    config: EvaluationConfig,
+    asked: dict[str, Any],
+    plots: Path | None,
+    per_joint: bool,
+    json: bool,
+    report: Path | None,
+) -> int:
+    """Measure what answers keypoints and a camera, and tell it."""
+    console = Console(stderr=True, width=None if sys.stderr.isatty() else PAGE_WIDTH)
     for problem in shown.problems:
         console.print(f"[yellow]{escape(problem)}[/yellow]", soft_wrap=True)
     with _progress(console, work_of(estimator, shown, config)) as advance:
         evaluation = evaluate(estimator, shown, mean_pose, config, plots is not None, advance)
     if not evaluation.main.pa_mpjpe_mm.isfinite().any():
-        raise MeshrecError(f"The branch {branch} answered none of the {len(shown)} views.")
+        raise MeshrecError(f"The branch {asked['branch']} answered none of the {len(shown)} views.")
     pictures = write_plots(plots, evaluation) if plots is not None else ()
-    asked = {"branch": branch, "weights": weights, "height_m": height_m, "data": [str(path) for path in data]}
-    asked |= {"train_data": [str(path) for path in train_data], "body": body, "prior": prior}
-    asked |= {"held_out": list(held_out), "views": views, "frames_at_most": frames, **asdict(config)}
     record = record_of(evaluation, asked) | {"pictures": [str(picture) for picture in pictures]}
     _give(record, json, report, console)
     _tell(evaluation, per_joint, console)
@@ -278,10 +319,41 @@ def _check(
         raise MeshrecError(f"--height-m takes metres from {low:g} to {high:g}, not {height_m:g}.")
 
 
+def _refuse(given: dict[str, Any]) -> None:
+    """Refuse flags of virtual cameras about records."""
+    if wrong := [f"--{flag}" for flag, value in given.items() if value]:
+        raise MeshrecError(f"{' '.join(wrong)}: not for records. Leave it out, or name files of 3D joints with --data.")
+
+
+def evaluate_records(asked: Asked, per_joint: bool, json: bool, report: Path | None) -> int:
+    """Measure a branch on the people of records, and tell it."""
+    options = asked.options
+    for path in (report, options.page):
+        if path is not None:
+            make_folder(path.parent)
+    console = Console(stderr=True, width=None if sys.stderr.isatty() else PAGE_WIDTH)
+    roll = roll_of([open_records(path) for path in asked.data], asked.frames)
+    model = load_body_model(asked.body)
+    truth = TruthBodies(model, roll.genders, options.gendered)
+    choice = MeshChoice(options.mesh_weights, MeshConfig(flip=options.flip))
+    branch = build_branch(asked.branch, model, asked.prior, choice)
+    with _progress(console, len(roll), "people answered") as advance:
+        found = measured_on_records(branch, truth, roll, advance)
+    evaluation = RecordEvaluation(branch.name, protocol_of(options.protocol, truth), roll, found)
+    tell_records(evaluation, options.published, per_joint, console)
+    if evaluation.unanswered == len(roll):
+        raise MeshrecError(f"The branch {branch.name} answered none of the {len(roll)} people.")
+    _give(records_record(evaluation, asked), json, report, console)
+    if options.page is not None:
+        text = record_page(evaluation, branch, truth, options.published)
+        console.print(escape(f"wrote {write_text(options.page, text)}"), soft_wrap=True)
+    return 0
+
+
 @contextmanager
-def _progress(console: Console, total: int) -> Iterator[Callable[[int], None]]:
-    """A bar of answered views."""
-    columns = (TextColumn("views answered"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+def _progress(console: Console, total: int, what: str = "views answered") -> Iterator[Callable[[int], None]]:
+    """A bar of answered questions."""
+    columns = (TextColumn(what), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task("", total=total)
         yield lambda done: progress.advance(task, done)

@@ -3,10 +3,10 @@
 import json
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -20,7 +20,8 @@ from torch import Tensor
 
 from meshrec.body import BodyModel, load_body_model
 from meshrec.branches.lift import LiftBranch
-from meshrec.branches.registry import Branch, build_branch
+from meshrec.branches.mesh import MeshConfig, Sight
+from meshrec.branches.registry import Branch, MeshChoice, Several, ask, build_branch, refined
 from meshrec.camera import project
 from meshrec.detect import Detector, build_detector
 from meshrec.errors import MeshrecError
@@ -35,8 +36,16 @@ from meshrec.skeleton_plot import LiftFigure, pose_views, skeletons_over
 from meshrec.skeletons import SMPL24, visibility
 from meshrec.types import Estimate, Person
 
+Done = TypeVar("Done")
+
 PAGE_WIDTH = 120
 """Columns of the table where it is not printed to a terminal."""
+
+PHOTOS_AT_ONCE = 16
+"""Photographs that are looked at before a branch is asked for all of them, where it can be."""
+
+MOST_BYTES = 200_000_000
+"""Once their pixels fill so much of the memory, the branch is asked."""
 
 FAR_ENDS = [[child for parent, child in SMPL24.bones if parent == joint] or [joint] for joint in range(len(SMPL24))]
 """The joints at which each joint's body part ends."""
@@ -65,13 +74,24 @@ class Recoverer:
     @torch.no_grad()
     def __call__(self, photo: Photo) -> Recovery:
         """Every person in the photograph; a `MeshrecError` if there is nobody, or nobody's place can be solved."""
+        sight = self.look(photo)
+        return self.recovery(sight, self.branch(photo, sight.people, sight.camera))
+
+    @torch.no_grad()
+    def look(self, photo: Photo) -> Sight:
+        """Whom the detector sees, and the camera; a `MeshrecError` if there is nobody."""
         people = self.detector(photo)
         if not people:
             raise MeshrecError(
                 f"{photo.path}: no person was found. Crop the picture to the person, or give the keypoints with "
                 f"--keypoints FILE."
             )
-        estimate = self.branch(photo, people, camera_of(photo, self.focal_px))
+        return Sight(photo, people, camera_of(photo, self.focal_px))
+
+    @torch.no_grad()
+    def recovery(self, sight: Sight, estimate: Estimate) -> Recovery:
+        """The people who could be placed; a `MeshrecError` if nobody could."""
+        photo, people = sight.photo, sight.people
         placed = placed_people(estimate).nonzero()[:, 0]
         if len(placed) == 0:
             raise MeshrecError(
@@ -178,25 +198,87 @@ def folder_names(photos: Sequence[Path]) -> list[str]:
 
 def recover_one(recoverer: Recoverer, photo: Path, folder: Path) -> Outcome:
     """Recover a photograph into a folder; whatever is wrong with it is told in the outcome."""
+    return next(recover_group(recoverer, [(photo, folder)]))
+
+
+def recover_group(recoverer: Recoverer, jobs: Sequence[tuple[Path, Path]]) -> Iterator[Outcome]:
+    """Recover photographs into folders, in their order; the branch is asked for all together, as memory allows.
+
+    What is wrong with one is told in its outcome and costs the others nothing.
+    """
+    waiting: list[_Looked] = []
+    for photo, folder in jobs:
+        began = time.perf_counter()
+        seen = _or_sentence(photo, lambda photo=photo: recoverer.look(read_photo(photo)))
+        waiting.append(_Looked(photo, folder, time.perf_counter() - began, seen))
+        if sum(looked.seen.photo.pixels.nbytes for looked in waiting if isinstance(looked.seen, Sight)) > MOST_BYTES:
+            yield from _answered(recoverer, waiting)
+            waiting = []
+    yield from _answered(recoverer, waiting)
+
+
+@dataclass(frozen=True)
+class _Looked:
+    """What was seen in a photograph, or what is wrong with it."""
+
+    photo: Path
+    folder: Path
+    seconds: float
+    seen: Sight | str
+
+
+def _answered(recoverer: Recoverer, waiting: Sequence[_Looked]) -> Iterator[Outcome]:
+    """The outcomes of photographs that were looked at."""
     began = time.perf_counter()
+    sights = [looked.seen for looked in waiting if isinstance(looked.seen, Sight)]
+    with torch.no_grad():
+        answers = iter(ask(recoverer.branch, sights))
+    share = (time.perf_counter() - began) / max(len(sights), 1)
+    for looked in waiting:
+        if isinstance(looked.seen, str):
+            yield Outcome(looked.photo, looked.folder, looked.seconds, error=looked.seen)
+        else:
+            yield _written(recoverer, looked, looked.seen, next(answers), share)
+
+
+def _written(
+    recoverer: Recoverer, looked: _Looked, sight: Sight, answer: Estimate | MeshrecError, seconds: float
+) -> Outcome:
+    def work() -> dict:
+        if isinstance(answer, MeshrecError):
+            raise answer
+        return write_recovery(looked.folder, recoverer.recovery(sight, answer), recoverer.model)
+
+    began = time.perf_counter()
+    record = _or_sentence(looked.photo, work)
+    seconds += looked.seconds + time.perf_counter() - began
+    error, record = (record, None) if isinstance(record, str) else ("", record)
+    return Outcome(looked.photo, looked.folder, seconds, record, error)
+
+
+def _or_sentence(photo: Path, work: Callable[[], Done]) -> Done | str:
+    """What the work gives, or what went wrong with it."""
     try:
-        record = write_recovery(folder, recoverer(read_photo(photo)), recoverer.model)
+        return work()
     except MeshrecError as error:
-        return Outcome(photo, folder, time.perf_counter() - began, error=str(error))
+        return str(error)
     except MemoryError:
-        return Outcome(photo, folder, time.perf_counter() - began, error=f"{photo}: the memory is full; scale it down.")
-    return Outcome(photo, folder, time.perf_counter() - began, record)
+        return f"{photo}: the memory is full; scale it down."
 
 
 def recover_all(recoverer: Recoverer, photos: Sequence[Path], output: Path, console: Console) -> Iterator[Outcome]:
-    """Recover photographs one by one, with a progress bar, each into a folder of its own."""
+    """Recover photographs, with a progress bar, each into a folder of its own."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    jobs = list(zip(photos, (output / name for name in folder_names(photos)), strict=True))
+    together = PHOTOS_AT_ONCE if isinstance(recoverer.branch, Several) else 1
     with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task("", total=len(photos))
-        for photo, name in zip(photos, folder_names(photos), strict=True):
-            progress.update(task, description=escape(photo.name))
-            yield recover_one(recoverer, photo, output / name)
-            progress.advance(task)
+        for start in range(0, len(jobs), together):
+            group = jobs[start : start + together]
+            progress.update(task, description=escape(group[0][0].name))
+            for outcome in recover_group(recoverer, group):
+                yield outcome
+                progress.update(task, description=escape(outcome.photo.name), advance=1)
 
 
 def command(
@@ -210,6 +292,9 @@ def command(
     weights: Path | None = None,
     keypoints: Path | None = None,
     focal_px: float | None = None,
+    mesh_weights: str | None = None,
+    refine: bool = False,
+    flip: bool = False,
     json: bool = False,
 ) -> int:
     """Recover the body of every person in photographs.
@@ -219,29 +304,36 @@ def command(
     of a body that the photograph does not show are drawn in grey. A photograph that cannot be used is reported, and
     the rest goes on.
 
-    `--branch fit` fits a body to the keypoints. `--branch lift` finds 17 joints alone, for a body height of 1.7 m: its
-    pictures show skeletons, and there is no mesh (`meshrec lift` takes other heights).
+    `--branch fit` fits a body to the keypoints. `--branch mesh` reads it from the picture with a network, whose file
+    `--mesh-weights` names; with `--refine` (or `--branch mesh+fit`) the fit goes on from there. `--branch lift` finds
+    17 joints alone, for a body height of 1.7 m: its pictures show skeletons, and there is no mesh (`meshrec lift` takes
+    other heights).
 
     Args:
         photos: Photographs, folders of them, or patterns.
         output: Folder for the results.
-        branch: How bodies are recovered: fit, lift, or one that another package adds.
+        branch: How bodies are recovered: fit, mesh, mesh+fit, lift, or one that another package adds.
         body: Body model: a name of `meshrec assets list`, or a .npz or .pkl file.
         prior: Pose prior: a name, a file, or "none".
         detector: How people are found.
         weights: Weights of the detector, in place of those it downloads.
         keypoints: 2D joints from a file or folder (COCO JSON, OpenPose JSON, npz) in place of a detector's.
         focal_px: Focal length in pixels; by default from EXIF data, else the image diagonal.
+        mesh_weights: The mesh branch's network, by name or file: one of `meshrec train`, or an official checkpoint.
+        refine: Fit the body that the mesh branch finds to the keypoints.
+        flip: Let the mesh branch look at the mirror image too, and take the mean.
         json: Print the results as JSON on standard output.
     """
     console = Console(stderr=True, width=None if sys.stderr.isatty() else PAGE_WIDTH)
+    branch = refined(branch) if refine else branch
     found = find_photos(photos)
     make_folder(output)
     model = load_body_model(body)
     for note in model.file.notes:
         console.print(f"[yellow]{escape(note)}[/yellow]", soft_wrap=True)
     detection = build_detector(detector, weights, keypoints, found.photos)
-    recoverer = Recoverer(detection, build_branch(branch, model, prior), model, focal_px)
+    choice = MeshChoice(mesh_weights, MeshConfig(flip=flip))
+    recoverer = Recoverer(detection, build_branch(branch, model, prior, choice), model, focal_px)
     outcomes: list[Outcome] = []
     try:
         for outcome in recover_all(recoverer, found.photos, output, console):

@@ -209,7 +209,7 @@ class FitReport(Batched):
     plausibility: Float[Tensor, "*batch"]
     """Share of real poses that the prior finds less likely than this one, 0 to 1."""
     start: Int[Tensor, "*batch"]
-    """Which of the starts won."""
+    """Which of the starts won; -1: the fit went on from a body that was given."""
     iterations: Int[Tensor, "*batch"]
     """Steps of the winning start."""
     converged: Bool[Tensor, "*batch"]

@@ -13,6 +13,7 @@ from PIL import Image
 from meshrec import evaluate, evaluation_plots, lift_evaluation
 from meshrec.baselines import MeanPose, ZeroDepth, facing_camera, mean_pose_m
 from meshrec.camera import project
+from meshrec.cli import main
 from meshrec.data.views import Views, ViewsConfig
 from meshrec.errors import MeshrecError
 from meshrec.estimators import build_estimator
@@ -551,6 +552,12 @@ def test_a_fit_answers_in_metres_and_not_where_nobody_is_seen():
     errors, _ = measured(build_estimator("fit"), two)
     assert errors.mpjpe_mm is not None and errors.pa_mpjpe_mm[0] < 60
     assert errors.pa_mpjpe_mm[1].isnan() and errors.mpjpe_mm[1].isnan()
+
+
+@pytest.mark.parametrize("flags", [["--page", "page.html"], ["--gendered"], ["--mesh-weights", "some.safetensors"]])
+def test_what_is_asked_of_records_is_not_asked_of_views(tmp_path, capsys, flags):
+    assert main(["evaluate", "--data", str(write_capture(tmp_path / "capture.npz")), *flags]) == 1
+    assert "holds no records" in capsys.readouterr().err
 
 
 def test_a_branch_that_wants_a_photograph_is_not_asked(monkeypatch):

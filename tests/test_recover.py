@@ -13,11 +13,13 @@ import trimesh
 from PIL import Image
 
 from meshrec.body import load_body_model
-from meshrec.branches.registry import BUILDERS, branch_names, build_branch
+from meshrec.branches.registry import BUILDERS, MESH_BUILDERS, branch_names, build_branch
 from meshrec.camera import camera_from_body_axes, centered_camera, project
 from meshrec.cli import main
 from meshrec.errors import MeshrecError
 from meshrec.models.lifter_file import write_lifter
+from meshrec.models.mesh_file import write_regressor
+from meshrec.models.regressor import MeshNetConfig, MeshRegressor
 from meshrec.models.vae_lifter import LifterConfig, VaeLifter
 from meshrec.recover import folder_names, seen_vertices
 from meshrec.skeletons import COCO17, H36M17, SMPL24
@@ -254,6 +256,47 @@ def test_the_lift_branch_leaves_out_who_shows_no_hip(lifter, tmp_path: Path, cap
     assert "a hip" in " ".join(capsys.readouterr().err.split())
 
 
+@pytest.fixture(scope="module")
+def network(tmp_path_factory) -> Path:
+    """A small mesh regressor with random weights, whose norms know its features."""
+    regressor = MeshRegressor(MeshNetConfig("hrnet_w18", crop_px=64), torch.Generator().manual_seed(0)).train()
+    for module in regressor.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.momentum = 1.0
+    with torch.no_grad():
+        regressor(torch.randn(4, 3, 64, 64, generator=torch.Generator().manual_seed(1)))
+    return write_regressor(tmp_path_factory.mktemp("weights") / "mesh_small.safetensors", regressor.eval())
+
+
+def test_the_mesh_branch_takes_several_photographs_and_loses_none(photo, network, tmp_path: Path, capsys) -> None:
+    """What is wrong with one is told, the others come in their order, and each is what it is alone."""
+    picture, keypoints = photo
+    (tmp_path / "broken.jpg").write_bytes(b"not a picture at all")
+    other = tmp_path / "other.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (480, 640, 3), dtype=np.uint8)).save(other)
+    np.savez(keypoints / "other.npz", **np.load(keypoints / "somebody.npz"))
+    flags = ["--keypoints", keypoints, "--branch", "mesh", "--mesh-weights", network, "--json", "--prior", "none"]
+    assert run(other, tmp_path / "broken.jpg", picture, *flags, "-o", tmp_path / "out") == 1
+    said = json.loads(capsys.readouterr().out)
+    assert [Path(result["folder"]).name for result in said["results"]] == ["other", "somebody"]
+    assert [Path(failure["photo"]).name for failure in said["failed"]] == ["broken.jpg"]
+    person = said["results"][1]["people"][0]
+    assert said["results"][1]["branch"] == "mesh" and "report" not in person and len(person["smpl"]["betas"]) == 10
+    assert (tmp_path / "out" / "somebody" / person["files"]["mesh"]).is_file()
+    assert run(picture, *flags, "-o", tmp_path / "alone") == 0
+    alone = json.loads(capsys.readouterr().out)["results"][0]["people"][0]
+    assert np.allclose(alone["joints17_m"], person["joints17_m"], atol=1e-3)
+
+
+def test_the_body_of_the_mesh_branch_is_refined(photo, network, tmp_path: Path) -> None:
+    picture, keypoints = photo
+    flags = ["--keypoints", keypoints, "--branch", "mesh", "--refine", "--mesh-weights", network, "--prior", "none"]
+    assert run(picture, *flags, "-o", tmp_path / "out") == 0
+    record = json.loads((tmp_path / "out" / "somebody" / "result.json").read_text())
+    assert record["branch"] == "mesh+fit" and record["people"][0]["report"]["start"] == -1
+    assert record["people"][0]["report"]["reprojection_px"] < 3
+
+
 def test_one_bad_photograph_does_not_lose_the_others(photo, lifter, tmp_path: Path, capsys) -> None:
     picture, keypoints = photo
     (tmp_path / "broken.jpg").write_bytes(b"not a picture at all")
@@ -311,6 +354,10 @@ def test_an_earlier_result_is_replaced(photo, lifter, tmp_path: Path) -> None:
         (["--prior", "nothing-such"], "nothing-such"),
         (["--focal-px", "-5"], "focal"),
         (["--weights", "missing.pth"], "missing.pth"),
+        (["--branch", "mesh"], "--mesh-weights"),
+        (["--branch", "mesh", "--mesh-weights", "missing.safetensors"], "missing.safetensors"),
+        (["--branch", "fit", "--mesh-weights", "some.safetensors"], "leave them"),
+        (["--branch", "lift", "--refine"], "--refine"),
         (["--detector", "rcnn", "--weights", "missing.pth"], "missing.pth"),
     ],
 )
@@ -342,7 +389,7 @@ def test_unseen_legs_are_marked_on_the_skin() -> None:
 
 def test_the_registry_builds_what_it_names(lifter) -> None:
     model = load_body_model()
-    for name in branch_names():
+    for name in set(branch_names()) - set(MESH_BUILDERS):
         assert build_branch(name, model, "none").name == name
     with pytest.raises(MeshrecError, match="fit"):
         build_branch("oracle", model, "none")

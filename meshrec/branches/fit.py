@@ -2,7 +2,8 @@
 
 Where the parts of the person are seen too, their masks can be fitted as well.
 
-Every person starts from four directions, turned in the image as the torso is; the start that ends lowest wins.
+Every person starts from four directions, turned in the image as the torso is; the start that ends lowest wins. Or the
+fit goes on from a body that another branch found.
 """
 
 import math
@@ -39,6 +40,9 @@ PEOPLE_FOR_THREADS = 32
 
 LEAST_NOISE_PX = 0.5
 """No detector is better than this."""
+
+GIVEN_START = -1
+"""The start in the report of a fit that went on from a given body."""
 
 
 @dataclass(frozen=True)
@@ -85,10 +89,13 @@ class FitBranch:
         cameras = camera.map(lambda tensor: tensor.expand(len(people), *tensor.shape))
         return self.fit(stack([person.keypoints for person in people]), cameras)
 
-    def fit(self, keypoints: Keypoints, camera: Camera, parts: PartMasks | None = None) -> Estimate:
+    def fit(
+        self, keypoints: Keypoints, camera: Camera, parts: PartMasks | None = None, start: BodyParams | None = None
+    ) -> Estimate:
         """Fit N people, given nouns with one leading axis N, on the device of the body model.
 
-        Joints whose place is not finite count as not seen. `parts` are the part masks of the same people.
+        Joints whose place is not finite count as not seen. `parts` are the part masks of the same people. The fit goes
+        on from the bodies `start`, placed anew; without them it tries the starts of its own.
         """
         like = self.model.template
         keypoints, camera = only_finite(keypoints.to(like.device, like.dtype)), camera.to(like.device, like.dtype)
@@ -96,14 +103,15 @@ class FitBranch:
         sighting = self._sight(keypoints, camera, skeleton)
         seen, masks = sighting.observations, None if parts is None else self._sight_parts(parts, camera)
         objective = Objective(self.model, self.prior, skeleton, seen, self.config.objective, masks)
-        starts, solvable = self._starts(seen, camera, skeleton)
+        begins = self._starts(seen, skeleton) if start is None else start.to(like.device, like.dtype)[None]
+        starts, solvable = self._placed(begins, seen, camera, skeleton)
         with _threads_for(len(solvable)):
-            best, start = self._race(objective, starts)
+            best, winner = self._race(objective, starts)
         report = FitReport(
             terms=best.terms,
             reprojection_px=masked_median(objective.reprojection_px(best.params), sighting.sure),
             plausibility=self._plausibility(best.params),
-            start=start,
+            start=winner if start is None else torch.full_like(winner, GIVEN_START),
             iterations=best.iterations,
             converged=best.converged,
             solvable=solvable & best.terms.total.isfinite(),
@@ -158,28 +166,32 @@ class FitBranch:
     def _plausibility(self, params: BodyParams) -> Float[Tensor, "N"]:
         return torch.full_like(params.betas[:, 0], torch.nan) if self.prior is None else self.prior.score(params.pose)
 
-    def _starts(
-        self, observations: Observations, camera: Camera, skeleton: Skeleton
-    ) -> tuple[BodyParams, Bool[Tensor, "N"]]:
-        """The mean pose towards several directions, S x N; and for whom a translation could be found at all."""
+    def _starts(self, observations: Observations, skeleton: Skeleton) -> BodyParams:
+        """The mean pose towards several directions, S x N, not placed yet."""
         people = len(observations.xy_px)
         upright = self._upright(observations, skeleton)
         yaw_rad = torch.arange(self.config.starts) * (2 * math.pi / self.config.starts)
         turn = roma.rotvec_to_rotmat(yaw_rad[:, None] * torch.tensor([0.0, 1.0, 0.0])).to(upright)
         batch = (self.config.starts, people)
         rest = torch.eye(3).expand(23, 3, 3) if self.prior is None else self.prior.mean_rotations
-        params = BodyParams(
+        return BodyParams(
             root=upright @ turn[:, None],
             pose=rest.to(upright).expand(*batch, 23, 3, 3),
             betas=upright.new_zeros(*batch, self.config.betas),
             transl_m=upright.new_zeros(*batch, 3),
         )
-        joints = self.model.regressed(params, skeleton)
-        xy_px = observations.xy_px + camera.center_px.to(upright)[:, None]
+
+    def _placed(
+        self, starts: BodyParams, observations: Observations, camera: Camera, skeleton: Skeleton
+    ) -> tuple[BodyParams, Bool[Tensor, "N"]]:
+        """The starts, S x N, where the keypoints show them; and for whom a translation could be found at all."""
+        batch = starts.transl_m.shape[:2]
+        joints = self.model.regressed(replace(starts, transl_m=torch.zeros_like(starts.transl_m)), skeleton)
+        xy_px = observations.xy_px + camera.center_px.to(joints)[:, None]
         solved = iterated_translation(
-            joints, xy_px.expand(*batch, -1, -1), observations.weight.expand(*batch, -1), camera.to(upright.dtype)
+            joints, xy_px.expand(*batch, -1, -1), observations.weight.expand(*batch, -1), camera.to(joints.dtype)
         )
-        return replace(params, transl_m=solved.transl_m), solved.ok.any(dim=0)
+        return replace(starts, transl_m=solved.transl_m), solved.ok.any(dim=0)
 
     def _upright(self, observations: Observations, skeleton: Skeleton) -> Float[Tensor, "N 3 3"]:
         """Facing the camera, turned in the image so that the torso points where the seen torso does.

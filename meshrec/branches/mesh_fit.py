@@ -1,0 +1,60 @@
+"""The `mesh+fit` branch: the fit goes on from the body that the mesh branch reads from a crop."""
+
+from collections.abc import Sequence
+from dataclasses import fields, replace
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+from meshrec.branches.fit import FitBranch
+from meshrec.branches.mesh import MeshBranch, Sight, expanded
+from meshrec.photo import Photo
+from meshrec.types import Batched, Camera, Estimate, FitReport, Noun, Person, stack
+
+
+class MeshFitBranch:
+    """Crops and keypoints to `Estimate`."""
+
+    name = "mesh+fit"
+
+    def __init__(self, mesh: MeshBranch, fit: FitBranch) -> None:
+        self.mesh, self.fit = mesh, fit
+
+    def __call__(self, photo: Photo, people: Sequence[Person], camera: Camera) -> Estimate:
+        """The people of one photograph."""
+        return self.several([Sight(photo, people, camera)])[0]
+
+    def several(self, sights: Sequence[Sight]) -> list[Estimate]:
+        """The people of several photographs; one with too few keypoints stays as the network has it."""
+        return [self._refined(sight, read) for sight, read in zip(sights, self.mesh.several(sights), strict=True)]
+
+    def _refined(self, sight: Sight, read: Estimate) -> Estimate:
+        keypoints = stack([person.keypoints for person in sight.people])
+        assert read.params is not None
+        fitted = self.fit.fit(keypoints, expanded(sight.camera, len(sight.people)), start=read.params)
+        assert fitted.report is not None
+        better = fitted.report.solvable & self.mesh.enough(keypoints.to(fitted.joints17_m.device))
+        known = read.joints17_m.isfinite().all(dim=-1).all(dim=-1)
+        kept = replace(read, report=_unfitted(fitted.report, known))
+        sure = {"confidence": read.confidence, "seen": read.seen}
+        return replace(_where(better, replace(fitted, **sure), kept), branch=self.name)
+
+
+def _unfitted(report: FitReport, known: Bool[Tensor, "N"]) -> FitReport:
+    """The report on people who were not fitted: no steps, and no number of them."""
+    unknown = report.map(lambda tensor: torch.full_like(tensor, torch.nan) if tensor.is_floating_point() else tensor)
+    still = torch.zeros_like(report.iterations)
+    return replace(unknown, iterations=still, converged=torch.zeros_like(known), solvable=known)
+
+
+def _where(mask: Bool[Tensor, "N"], one: Noun, other: Noun) -> Noun:
+    """The rows of one noun where the mask holds, and of another of the same build elsewhere."""
+    chosen = {}
+    for field in fields(one):  # type: ignore[arg-type]
+        mine, theirs = getattr(one, field.name), getattr(other, field.name)
+        if isinstance(mine, Tensor):
+            chosen[field.name] = torch.where(mask.view(-1, *(1,) * (mine.dim() - 1)), mine, theirs)
+        elif isinstance(mine, Batched):
+            chosen[field.name] = _where(mask, mine, theirs)
+    return replace(one, **chosen)  # type: ignore[type-var]

@@ -1,0 +1,121 @@
+"""The mesh regressor: a backbone and a part attention head, from a crop to the parameters of a body."""
+
+import copy
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from meshrec.models.backbones import COARSEST, Backbone, BackboneName, build_backbone
+from meshrec.models.part_attention import SPREAD, PartAttentionHead, PartLinear, Regressed, ShapeAttention
+from meshrec.skeletons import COCO17
+
+Input = Literal["rgb", "proxy"]
+Precision = Literal["float32", "bfloat16"]
+
+CHANNELS: dict[Input, int] = {"rgb": 3, "proxy": 1 + len(COCO17)}
+"""A colour picture; or one of edges and a map for each joint that a detector found."""
+
+LARGEST_PX = 1024
+"""What a file's header says cannot fill the memory."""
+
+
+@dataclass(frozen=True)
+class MeshNetConfig:
+    """What a mesh regressor is; the defaults are the published network's, but for the offsets."""
+
+    backbone: BackboneName = "hrnet_w32"
+    input: Input = "rgb"
+    shape_attention: ShapeAttention = "same"
+    """Shape and camera look where the pose looks, or through a second attention at half the resolution."""
+    crop_px: int = 224
+    """Side of the crops that it is made for."""
+    offsets: bool = True
+    """Answers are added to a body that stands upright; in the published checkpoints they are the parameters."""
+
+    def __post_init__(self) -> None:
+        if not COARSEST <= self.crop_px <= LARGEST_PX or self.crop_px % COARSEST:
+            raise ValueError(f"crop_px is {self.crop_px}; it must be a multiple of {COARSEST} up to {LARGEST_PX}")
+
+
+class MeshRegressor(nn.Module):
+    """32.86 million parameters with HRNet-W32; 30.9 GFLOP for a crop of 224 pixels.
+
+    A random start is a function of the generator, where one is given.
+    """
+
+    def __init__(self, config: MeshNetConfig, generator: torch.Generator | None = None) -> None:
+        super().__init__()
+        self.config = config
+        self.backbone: Backbone = build_backbone(config.backbone, CHANNELS[config.input])
+        self.head = PartAttentionHead(self.backbone.features, config.shape_attention, config.offsets)
+        _start(self, generator)
+
+    def forward(self, image: Float[Tensor, "N C S S"]) -> Regressed:
+        """Normalised crops, or proxies, to bodies."""
+        return self.head(self.backbone(image))
+
+
+class LightRegressor(nn.Module):
+    """A regressor for inference alone: pixels in its own memory format and type, answers in single precision."""
+
+    def __init__(self, backbone: nn.Module, head: nn.Module, config: MeshNetConfig, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.backbone, self.head, self.config, self.dtype = backbone, head, config, dtype
+
+    @torch.no_grad()
+    def forward(self, image: Float[Tensor, "N C S S"]) -> Regressed:
+        """As `MeshRegressor` does."""
+        pixels = image.to(self.dtype).contiguous(memory_format=torch.channels_last)
+        return self.head(self.backbone(pixels))
+
+
+def for_inference(network: MeshRegressor, precision: Precision = "float32") -> LightRegressor:
+    """The same regressor for use alone: batch norms are part of their convolutions, channels lie last.
+
+    In "bfloat16" the maps are computed in it; what is pooled from them, and all after, in float32. Otherwise the type
+    is the network's own.
+    """
+    light = copy.deepcopy(network).eval().requires_grad_(False)
+    _fold(light)
+    dtype = torch.bfloat16 if precision == "bfloat16" else next(light.parameters()).dtype
+    for module in light.modules():
+        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+            module.to(dtype)
+    light.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return LightRegressor(light.backbone, light.head, network.config, dtype)
+
+
+def _fold(module: nn.Module) -> None:
+    """Put each batch norm into the convolution that stands before it, here and below."""
+    before: tuple[str, nn.Module] | None = None
+    for name, child in list(module.named_children()):
+        if isinstance(child, nn.BatchNorm2d):
+            assert before is not None and isinstance(before[1], nn.Conv2d | nn.ConvTranspose2d)
+            transposed = isinstance(before[1], nn.ConvTranspose2d)
+            setattr(module, before[0], fuse_conv_bn_eval(before[1], child, transpose=transposed))
+            setattr(module, name, nn.Identity())
+        else:
+            _fold(child)
+        before = name, child
+
+
+@torch.no_grad()
+def _start(network: MeshRegressor, generator: torch.Generator | None) -> None:
+    """Kaiming's normal start for the maps, as timm does; almost nothing for the last layers."""
+    head = network.head
+    last = {head.keypoint_final_layer, head.pose_mlp, head.shape_mlp, head.cam_mlp}
+    for module in network.modules():
+        if module in last:
+            assert isinstance(module, nn.Conv2d | nn.Linear | PartLinear)
+            nn.init.normal_(module.weight, std=SPREAD, generator=generator)
+        elif isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu", generator=generator)
+        if isinstance(module, nn.Conv2d | nn.Linear) and module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+
+assert set(CHANNELS) == set(get_args(Input))
