@@ -22,6 +22,7 @@ from typing import Any, Literal
 
 import pytest
 import torch
+from pydantic import TypeAdapter
 from rich.console import Console
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -29,7 +30,8 @@ from torch import Tensor, nn
 from meshrec.config import read_config
 from meshrec.errors import MeshrecError
 from meshrec.randomness import generator_of
-from meshrec.train.checkpoint import LAST, load_best
+from meshrec.tensor_files import write_tensors
+from meshrec.train.checkpoint import LAST, State, load_best, read_checkpoint
 from meshrec.train.descent import Descent, OptimizerConfig, Phase, learning_rate
 from meshrec.train.journal import LOG, read_log
 from meshrec.train.loop import LOCK, Outcome, run
@@ -535,6 +537,132 @@ def test_the_best_model_is_the_average_that_was_validated(tmp_path):
     with torch.no_grad():
         assert fresh.validate(fresh.model)["mse"] == card.figures["mse"] == outcome.best[0].figure
     assert card.settings["loop.batch"] == 8
+
+
+# ---- back to the best, with a lower rate
+
+
+DROPPING = changed(
+    steps=14, validate_every=1, patience=2, drops=2, optimizer=replace(ADAM, schedule="constant"), log_every=1
+)
+FALLING = [5.0, 3.0, 4.0, 4.0, 2.0, 6.0, 6.0, 6.0, 6.0, 1.0]
+"""Best at 2, so back to it before step 5; best at 5, back before step 8; then nothing better in two."""
+
+
+class Watched(Scripted):
+    """A script that notes the weights of every batch's start, and gives the same figures wherever it goes on."""
+
+    def __init__(self, config: ToyConfig, during: Callable[[int], None] = lambda step: None) -> None:
+        super().__init__(config, FALLING)
+        self.seen: dict[int, dict[str, Tensor]] = {}
+        self.at, self.during = 0, during
+
+    def batch(self, step: int, share: Share) -> Any:
+        self.at = step + 1
+        self.seen[step] = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
+        return super().batch(step, share)
+
+    def validate(self, model: nn.Module) -> dict[str, float]:
+        return {"mse": FALLING[self.at - 1]}
+
+
+@pytest.mark.parametrize("ema", [0.0, 0.9])
+def test_a_run_that_is_stuck_goes_back_to_its_best_model_with_a_lower_rate(ema, tmp_path):
+    config = changed(DROPPING, ema=ema, keep_best=9)
+    task = Watched(config)
+    outcome = train(tmp_path, config, task)
+    assert (outcome.step, outcome.ending) == (9, "patience")
+    for step, best in ((4, 2), (7, 5)):
+        kept = load_file(tmp_path / f"best_{best:08d}.safetensors")
+        assert all(torch.equal(tensor, kept[name]) for name, tensor in task.seen[step].items())
+    rates = {line["step"]: line["fit/learning_rate"] for line in read_log(tmp_path / LOG) if "fit/mse" in line}
+    assert [rates[step] / 0.02 for step in (1, 4, 5, 7, 8, 9)] == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.01])
+    moments = load_file(tmp_path / LAST)
+    assert moments["optimizer/fit/0.weight/step"] == 2, "the optimiser began anew before step 8"
+
+
+@pytest.mark.parametrize("ema", [0.0, 0.9])
+def test_a_run_that_drops_and_stops_anywhere_goes_on_to_the_same_bits(ema, tmp_path):
+    config = changed(DROPPING, ema=ema)
+    train(tmp_path / "whole", config, Watched(config))
+    for step in range(9):
+        folder = tmp_path / str(step)
+
+        def stop(now: int, step: int = step) -> None:
+            if now == step:
+                raise Killed
+
+        with pytest.raises(Killed):
+            train(folder, config, Watched(config, stop))
+        assert train(folder, config, Watched(config)).step == 9
+        assert content(folder) == content(tmp_path / "whole")
+
+
+def test_more_drops_can_be_asked_of_a_run_that_has_ended_and_fewer_cannot(tmp_path):
+    train(tmp_path / "whole", DROPPING, Watched(DROPPING))
+    for drops, step in ((0, 4), (1, 7), (2, 9)):
+        config = changed(DROPPING, drops=drops)
+        assert train(tmp_path / "more", config, Watched(config)).step == step
+    assert content(tmp_path / "more")[LAST] == content(tmp_path / "whole")[LAST]
+    for other in ({"drops": 1}, {"patience": 3}, {"drop_factor": 0.2}):
+        with pytest.raises(MeshrecError, match=rf"loop\.{next(iter(other))} was"):
+            train(tmp_path / "more", changed(DROPPING, **other))
+
+
+def test_drops_say_what_they_do_and_need_patience(tmp_path):
+    console = Console(file=io.StringIO())
+    run(Watched(DROPPING), DROPPING, tmp_path, console=console)
+    assert "No better figure since step 5, so back to its model (drop 2): fit/learning_rate 0.0002" in (
+        " ".join(console.file.getvalue().split())
+    )
+    with pytest.raises(ValueError, match="drops is 1; say with patience"):
+        LoopConfig(drops=1)
+
+
+def test_a_checkpoint_from_before_there_were_drops_goes_on(tmp_path):
+    train(tmp_path / "whole")
+    train(tmp_path / "old", changed(steps=8))
+    state, tensors = read_checkpoint(tmp_path / "old" / LAST, State)
+    header = json.loads(TypeAdapter(State).dump_json(state))
+    del header["dropped"], header["settings"]["loop.drops"], header["settings"]["loop.drop_factor"]
+    write_tensors(tmp_path / "old" / LAST, tensors, json.dumps(header))
+    assert train(tmp_path / "old").step == 12
+    old, whole = (load_file(tmp_path / name / LAST) for name in ("old", "whole"))
+    assert all(torch.equal(old[name], whole[name]) for name in whole)
+
+
+@pytest.mark.parametrize("kind", ["adamw", "sgd"])
+def test_what_an_optimiser_remembers_lies_as_its_parameters_do(kind):
+    """The fused optimisers run along memory: a moment in another order would go to other weights."""
+
+    def descent() -> tuple[nn.Module, Descent]:
+        torch.manual_seed(0)
+        model = nn.Conv2d(3, 4, 3).to(memory_format=torch.channels_last)
+        return model, Descent(Phase("fit", (model,)), OptimizerConfig(kind, learning_rate=0.1), model)
+
+    def step(model: nn.Module, down: Descent) -> None:
+        down.backward(model(torch.arange(75.0).view(1, 3, 5, 5)).square().mean())
+        down.step(0.1)
+
+    (model, down), (other, other_down) = descent(), descent()
+    step(model, down)
+    other.load_state_dict({name: tensor.contiguous() for name, tensor in model.state_dict().items()})
+    other_down.load({name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in down.tensors()})
+    step(model, down)
+    step(other, other_down)
+    assert torch.equal(model.weight, other.weight)
+
+
+class Telling(Regression):
+    """A task with a figure of its own."""
+
+    def told(self) -> dict[str, float]:
+        return {"loader_images_per_s": 7.0}
+
+
+def test_what_a_task_tells_stands_in_the_log(tmp_path):
+    train(tmp_path, CONFIG, Telling(CONFIG))
+    assert [line.get("loader_images_per_s") for line in read_log(tmp_path / LOG)] == [7, None, 7, None, 7, 7, None]
 
 
 # ---- what goes wrong

@@ -38,7 +38,7 @@ class State:
     step: int = 0
     """Steps done."""
     stale: int = 0
-    """Validations since the last one that was the best so far."""
+    """Validations since the last one that was the best so far, or since the last drop."""
     best: tuple[Best, ...] = ()
     """From the best on."""
     recent: tuple[str, ...] = ()
@@ -47,6 +47,8 @@ class State:
     """The configuration, flat."""
     fingerprint: str = ""
     """The task's: what data it learns from."""
+    dropped: int = 0
+    """How often training went back to the best model, with a lower rate."""
 
 
 @with_config(extra="forbid")

@@ -18,6 +18,7 @@ command goes on where a stopped run stood. `meshrec train CONFIG.yaml --help` li
 
 TASKS = {
     "lift": ("meshrec.train.lift", "LiftRun", "build_lift_task"),
+    "mesh": ("meshrec.train.mesh", "MeshRun", "build_mesh_task"),
     "prior": ("meshrec.train.priors", "PriorRun", "build_prior_task"),
 }
 """For each task its module, and there the configuration and what makes the task of it."""

@@ -119,19 +119,29 @@ class Descent:
             for quantity, value in self.optimizer.state[parameter].items():
                 yield f"{name}/{quantity}", value
 
+    def forget(self) -> None:
+        """Remember nothing, as at the start."""
+        self.optimizer = _optimizer(self.config, self.parameters)
+
     def load(self, tensors: Mapping[str, Tensor]) -> None:
         """Remember what `tensors` gave."""
         state: dict[int, dict[str, Tensor]] = {index: {} for index in range(len(self._names))}
         places = {name: index for index, name in enumerate(self._names)}
         for key, value in tensors.items():
             name, _, quantity = key.rpartition("/")
-            state[places[name]][quantity] = value
+            place = places[name]
+            state[place][quantity] = _laid_out_as(self.parameters[place], value)
         groups = self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict({"state": {i: s for i, s in state.items() if s}, "param_groups": groups})
 
 
 def _is_vector(parameter: nn.Parameter) -> bool:
     return parameter.ndim < 2
+
+
+def _laid_out_as(parameter: nn.Parameter, value: Tensor) -> Tensor:
+    """A tensor in a parameter's order of memory, along which the fused optimisers run; counts as they are."""
+    return torch.empty_like(parameter, dtype=value.dtype).copy_(value) if value.shape == parameter.shape else value
 
 
 def _optimizer(config: OptimizerConfig, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:

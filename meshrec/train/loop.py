@@ -19,15 +19,18 @@ from meshrec.files import make_folder, write_text
 from meshrec.train.checkpoint import Best, Card, Checkpoints, State
 from meshrec.train.journal import Journal, open_journal
 from meshrec.train.processes import Processes
-from meshrec.train.task import Task
+from meshrec.train.task import Task, TellingTask
 from meshrec.train.training import LoopConfig, Training
 
-MAY_CHANGE = {"data", "loop.steps", "loop.patience", "loop.checkpoint_every"}
+MAY_CHANGE = {"data", "loop.steps", "loop.patience", "loop.checkpoint_every", "loop.drops"}
 """What a run may be resumed with other values of: no step depends on them, and data are told by their fingerprint.
 
 The last step is validated even where `validate_every` would not, so more steps can come after one validation more.
+A run that drops keeps its patience, which says when; and drops that are done stay done.
 """
 
+BEFORE = {"loop.drops": 0, "loop.drop_factor": 0.1}
+"""Settings that older checkpoints do not name, and the values that they were made with."""
 
 LOCK = ".lock"
 """An empty file of the folder, which the run that trains there holds."""
@@ -99,13 +102,16 @@ def run(
             _save(training, checkpoints, settings, processes)
         pace, stop = Pace(training.step), 0
         while (ending := _ending(training, loop, stop)) is None:
+            if training.stuck:
+                _drop(training, checkpoints, journal, processes)
             training.advance()
             step = training.step
             journal.tick(step)
             stop = processes.highest(interruption.signal)
             if step % loop.log_every == 0:
                 speed = loop.batch * pace.steps_per_s(step)
-                journal.figures(step, training.figures() | {"examples_per_s": speed})
+                told = task.told() if isinstance(task, TellingTask) else {}
+                journal.figures(step, training.figures() | {"examples_per_s": speed} | told)
             validated = step % loop.validate_every == 0 or step == loop.steps
             if validated:
                 _validate(training, checkpoints, settings, journal, processes)
@@ -142,7 +148,7 @@ def _ending(training: Training, loop: LoopConfig, stop: int) -> Literal["steps",
     """Why a run is over, if it is."""
     if training.step >= loop.steps:
         return "steps"
-    if loop.patience and training.stale >= loop.patience:
+    if training.stuck and training.dropped >= loop.drops:
         return "patience"
     return "signal" if stop else None
 
@@ -156,6 +162,17 @@ def _validate(
     best = training.judge(figures)
     if best is not None and processes.first:
         checkpoints.write_best(best, training.judged, Card(training.step, figures, settings))
+
+
+def _drop(training: Training, checkpoints: Checkpoints, journal: Journal, processes: Processes) -> None:
+    """Go back to the best model with a lower rate.
+
+    It follows from where the run stands after a validation, so a checkpoint need not know whether it was done yet.
+    """
+    best = training.best[0]
+    processes.all_make(lambda: training.drop(checkpoints.folder / best.file))
+    rates = ", ".join(f"{name} {rate:.3g}" for name, rate in training.learning_rates.items())
+    journal.say(f"No better figure since step {best.step}, so back to its model (drop {training.dropped}): {rates}.")
 
 
 def _save(training: Training, checkpoints: Checkpoints, settings: dict[str, Any], processes: Processes) -> None:
@@ -182,16 +199,17 @@ def _resume(training: Training, checkpoints: Checkpoints, settings: dict[str, An
 
 def _refuse_other_run(training: Training, checkpoints: Checkpoints, settings: dict[str, Any], state: State) -> None:
     """A checkpoint is gone on from only with the settings that it was made with, but for what `MAY_CHANGE`."""
-    changed = {name for name in settings.keys() | state.settings if settings.get(name) != state.settings.get(name)}
+    before = BEFORE | state.settings
+    changed = {name for name in settings.keys() | before if settings.get(name) != before.get(name)}
     if state.fingerprint != training.fingerprint:
         raise MeshrecError(
             f"{checkpoints.folder} holds {state.step} steps of a run on other data, or its data have changed since. "
             f"Give it the same data to go on, or choose another folder with -o DIR."
         )
-    free = MAY_CHANGE if not training.paced_by_steps else MAY_CHANGE - {"loop.steps"}
+    free = MAY_CHANGE - training.fixed_by(state)
     if changed - free:
         said = "; ".join(
-            f"{name} was {state.settings.get(name, 'unknown')} and is {settings.get(name, 'unknown')}"
+            f"{name} was {before.get(name, 'unknown')} and is {settings.get(name, 'unknown')}"
             for name in sorted(changed - free)
         )
         raise MeshrecError(

@@ -59,3 +59,12 @@ class Task(Protocol):
     def describe(self, batch: Any) -> str:
         """Where the examples of a batch come from, in a few words for the message on a loss that is not a number."""
         ...
+
+
+@runtime_checkable
+class TellingTask(Task, Protocol):
+    """A task with figures of its own for the log: how fast its data come, and what share of them comes from where."""
+
+    def told(self) -> dict[str, float]:
+        """Figures since this was last asked; the names of speeds end in _per_s."""
+        ...

@@ -6,6 +6,7 @@ from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import reduce
 from operator import add
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from meshrec.config import require_positive, require_range
 from meshrec.errors import MeshrecError
 from meshrec.randomness import seed_torch
-from meshrec.train.checkpoint import Best, State, put_tensors
+from meshrec.train.checkpoint import Best, State, load_best, put_tensors
 from meshrec.train.descent import Descent, OptimizerConfig, learning_rate
 from meshrec.train.processes import Processes, Share
 from meshrec.train.task import Task
@@ -43,7 +44,11 @@ class LoopConfig:
     validate_every: int = 1000
     """Steps from one validation to the next; the last step is followed by one too."""
     patience: int = 0
-    """Validations without a better figure after which the run ends; 0 waits for the last step."""
+    """Validations without a better figure after which the run ends, or drops; 0 waits for the last step."""
+    drops: int = 0
+    """How often, instead of ending, the run goes back to the best model with a lower learning rate."""
+    drop_factor: float = 0.1
+    """What each drop multiplies the learning rates by."""
     checkpoint_every: int = 1000
     """Besides the checkpoint after each validation."""
     keep_best: int = 1
@@ -52,6 +57,9 @@ class LoopConfig:
     def __post_init__(self) -> None:
         require_positive(self, "steps", "accumulate", "log_every", "validate_every", "checkpoint_every", "keep_best")
         require_range(self, batch=(1, 1_000_000), seed=(0, 2**63 - 1), patience=(0, math.inf))
+        require_range(self, drops=(0, math.inf), drop_factor=(0, 1))
+        if self.drops and not self.patience:
+            raise ValueError(f"drops is {self.drops}; say with patience after how many validations to drop")
         if not 0 <= self.ema < 1:
             raise ValueError(f"ema is {self.ema}; it must be in [0, 1)")
 
@@ -96,6 +104,7 @@ class Training:
         self._task, self._config, self._processes = task, config, processes
         self.step = 0
         self.stale = 0
+        self.dropped = 0
         self.best: tuple[Best, ...] = ()
         self._columns: tuple[str, ...] = ()
         self._recent: list[Tensor] = []
@@ -142,14 +151,21 @@ class Training:
         """The task's."""
         return self._task.fingerprint
 
-    @property
-    def paced_by_steps(self) -> bool:
-        """Whether a learning rate depends on how many steps there will be."""
-        return any(descent.config.schedule == "cosine" for descent in self._descents)
+    def fixed_by(self, state: State) -> set[str]:
+        """Settings that a run in this state must keep: steps that a learning rate depends on, patience, and drops."""
+        paced = any(descent.config.schedule == "cosine" for descent in self._descents)
+        fixed = {"loop.steps": paced, "loop.patience": self._config.drops > 0}
+        fixed["loop.drops"] = self._config.drops < state.dropped
+        return {name for name, kept in fixed.items() if kept}
 
     def learning_rate(self, descent: Descent) -> float:
-        """The rate of a phase at this step."""
-        return learning_rate(descent.config, self.step, self._config.steps)
+        """The rate of a phase at this step: that of its schedule, less by each drop."""
+        return learning_rate(descent.config, self.step, self._config.steps) * self._config.drop_factor**self.dropped
+
+    @property
+    def learning_rates(self) -> dict[str, float]:
+        """The rate of every phase at this step."""
+        return {f"{descent.phase.name}/learning_rate": self.learning_rate(descent) for descent in self._descents}
 
     # ---- what the losses were
 
@@ -185,8 +201,7 @@ class Training:
         """Means over the steps since this was last asked, and the learning rates now."""
         means = self._look().mean(dim=0)
         self._recent = []
-        rates = {f"{descent.phase.name}/learning_rate": self.learning_rate(descent) for descent in self._descents}
-        return dict(zip(self._columns, means.tolist(), strict=True)) | rates
+        return dict(zip(self._columns, means.tolist(), strict=True)) | self.learning_rates
 
     # ---- how good it is
 
@@ -222,6 +237,20 @@ class Training:
         self.best = tuple(sorted((*self.best, candidate), key=lambda one: one.figure)[: self._config.keep_best])
         return candidate if candidate in self.best else None
 
+    @property
+    def stuck(self) -> bool:
+        """Whether so many validations as patience asks for brought nothing better."""
+        return 0 < self._config.patience <= self.stale
+
+    def drop(self, path: Path) -> None:
+        """Go back to the best model, whose file this is, with fresh optimisers and a lower rate; the steps go on."""
+        load_best(path, self._model)
+        if self._average is not None:
+            load_best(path, self._average.model)
+        for descent in self._descents:
+            descent.forget()
+        self.stale, self.dropped = 0, self.dropped + 1
+
     # ---- there and back
 
     def check(self) -> None:
@@ -240,7 +269,7 @@ class Training:
     def state(self, settings: dict[str, Any]) -> State:
         """Where the run stands."""
         recent = self._columns if self._recent else ()
-        return State(self.step, self.stale, self.best, recent, settings, self._task.fingerprint)
+        return State(self.step, self.stale, self.best, recent, settings, self._task.fingerprint, self.dropped)
 
     def tensors(self) -> dict[str, Tensor]:
         """Everything else that the next step depends on."""
@@ -259,7 +288,8 @@ class Training:
         for descent in self._descents:
             descent.load(_inside(f"optimizer/{descent.phase.name}/", tensors))
         self._recent = list(tensors["recent"].to(self._processes.device)) if state.recent else []
-        self._columns, self.step, self.stale, self.best = state.recent, state.step, state.stale, state.best
+        self._columns, self.step, self.best = state.recent, state.step, state.best
+        self.stale, self.dropped = state.stale, state.dropped
 
 
 def _mean(values: list[Tensor]) -> Tensor:

@@ -1,0 +1,404 @@
+"""Training of mesh regressors: the whole chain from records to bodies, however the work is cut and wherever it stops.
+
+Run as a script it trains into a folder, alone or under torchrun.
+"""
+
+import io
+import math
+import os
+import socket
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import roma
+import torch
+from rich.console import Console
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from meshrec.body import load_body_model
+from meshrec.camera import camera_from_body_axes, project
+from meshrec.config import read_config
+from meshrec.data.augment import AugmentConfig
+from meshrec.data.record_files import Header
+from meshrec.data.record_writer import NewRecord, RecordWriter, encode_picture
+from meshrec.data.records import Truth
+from meshrec.errors import MeshrecError
+from meshrec.models.mesh_file import read_regressor, write_regressor
+from meshrec.models.part_attention import Regressed
+from meshrec.models.regressor import MeshNetConfig, MeshRegressor
+from meshrec.render import render_rgba
+from meshrec.skeletons import COCO17, MPII16
+from meshrec.train.checkpoint import LAST
+from meshrec.train.descent import OptimizerConfig
+from meshrec.train.journal import LOG, read_log
+from meshrec.train.loop import Outcome, run
+from meshrec.train.mesh import MeshRun, MeshTask, build_mesh_task, started
+from meshrec.train.mesh_losses import MeshLosses
+from meshrec.train.processes import Processes, Share, launched
+from meshrec.train.training import LoopConfig, Training
+from meshrec.types import BodyParams, Camera, Keypoints
+
+CONFIGS = Path(__file__).parent.parent / "configs"
+PHOTO_PX, CROP_PX = 96, 32
+MODEL = load_body_model()
+CPU = torch.device("cpu")
+PLAIN = AugmentConfig(flip=0.0, rotate_p=0.0, scale=0.0, colour=(1.0, 1.0), blur_p=0.0)
+SMALL = MeshNetConfig("hrnet_w18", crop_px=CROP_PX)
+
+
+@torch.no_grad()
+def write_people(folder: Path, name: str, count: int, bodies: bool = True, seed: int = 0) -> Path:
+    """Records of rendered people, of whom all is known, or their joints in 2D alone."""
+    random = torch.Generator().manual_seed(seed)
+    focal_px = torch.tensor(1.2 * PHOTO_PX)
+    camera = Camera(focal_px, torch.full((2,), PHOTO_PX / 2), PHOTO_PX, PHOTO_PX, "true")
+    skeleton = COCO17 if bodies else MPII16
+    with RecordWriter(folder, Header(name, "train", skeleton.name)) as writer:
+        for number in range(count):
+            rotations = roma.rotvec_to_rotmat(0.3 * torch.randn(24, 3, generator=random))
+            rotations[0] = camera_from_body_axes() @ rotations[0]
+            betas, transl_m = torch.randn(10, generator=random), torch.tensor([0.0, 0.25, 2.6])
+            params = BodyParams.from_rotations(rotations, betas, transl_m)
+            vertices = MODEL(params).vertices_m
+            colours = torch.rand(1, 3, generator=random).expand(len(vertices), 3)
+            rgba = render_rgba(vertices, MODEL.faces, camera, colours, samples=1)
+            pixels = np.ascontiguousarray((255 * rgba[..., :3].clamp(0, 1)).byte().numpy())
+            joints_px = project(MODEL.regressed(params, COCO17), camera)
+            box = torch.cat([joints_px.amin(0) - 4, joints_px.amax(0) + 4])
+            xy_px = joints_px if bodies else joints_px[: len(MPII16)]
+            seen = Keypoints(xy_px, torch.ones(len(skeleton)), skeleton)
+            known = {"camera": camera, "truth": Truth(params, "neutral")} if bodies else {}
+            picture = encode_picture(pixels, box)
+            writer.add(NewRecord(picture, box, seen, frame=number, source=f"{name}/{number:03}.png", **known))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def sets(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("records")
+    write_people(folder / "whole", "whole", 6)
+    write_people(folder / "flat", "flat", 5, bodies=False, seed=1)
+    return folder
+
+
+class Glance(MeshRegressor):
+    """A regressor of a few weights: it looks once, in quarters, and has a batch norm."""
+
+    def __init__(self, config: MeshNetConfig) -> None:
+        nn.Module.__init__(self)
+        self.config = config
+        torch.manual_seed(0)
+        self.conv, self.norm = nn.Conv2d(3, 4, 8, stride=8), nn.BatchNorm2d(4)
+        self.pose, self.rest = nn.Linear(64, 24 * 6), nn.Linear(64, 13)
+        self.parts = nn.Conv2d(4, 25, 1)
+
+    def forward(self, image: Tensor) -> Regressed:
+        maps = self.norm(self.conv(image)).tanh()
+        parts = self.parts(maps)
+        maps = maps + parts.mean(1, keepdim=True)
+        pose = 0.1 * self.pose(maps.flatten(1)).view(-1, 24, 3, 2) + torch.eye(3)[:, :2]
+        weak = self.rest(maps.flatten(1))
+        return Regressed(
+            roma.special_gramschmidt(pose), weak[:, 3:], 0.1 * weak[:, :3] + torch.tensor([0.9, 0, 0]), parts
+        )
+
+
+def loop(**changes: Any) -> LoopConfig:
+    sgd = OptimizerConfig("sgd", learning_rate=0.01, clip_norm=1.0)
+    return replace(LoopConfig(steps=6, batch=8, optimizer=sgd, log_every=2, validate_every=3), **changes)
+
+
+def config_of(sets: Path, **changes: Any) -> MeshRun:
+    plain = MeshRun(
+        data=(sets / "whole", sets / "flat"),
+        mix={"whole": 0.6, "flat": 0.4},
+        validation=(sets / "whole",),
+        network=SMALL,
+        losses=MeshLosses(parts=0.1, parts_until=4, parts_px=16, prior=0.01),
+        workers=1,
+        loop=loop(),
+    )
+    return replace(plain, **changes)
+
+
+def task_of(config: MeshRun, monkeypatch: pytest.MonkeyPatch | None = None) -> MeshTask:
+    """The task of a configuration, with a glance in the network's place."""
+    from meshrec.train import mesh
+
+    started, mesh.started = mesh.started, lambda config: Glance(config.network)
+    try:
+        return build_mesh_task(config, CPU)
+    finally:
+        mesh.started = started
+
+
+def train(folder: Path, config: MeshRun, task: MeshTask | None = None, **options: Any) -> Outcome:
+    return run(task or task_of(config), config, folder, console=Console(file=io.StringIO()), **options)
+
+
+def figures(folder: Path) -> list[dict[str, float]]:
+    return [{name: v for name, v in line.items() if not name.endswith("_per_s")} for line in read_log(folder / LOG)]
+
+
+# ---- however the work is cut, and wherever it stops
+
+
+class Killed(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_a_run_that_is_killed_goes_on_to_the_same_bits(channels_last, sets, tmp_path):
+    adam = OptimizerConfig("adamw", learning_rate=1e-3)
+    config = config_of(sets, channels_last=channels_last, loop=loop(optimizer=adam, ema=0.9, checkpoint_every=2))
+    train(tmp_path / "whole", config)
+    for step in (1, 5):
+        task = task_of(config)
+        honest = task.batch
+
+        def stop(now: int, share: Share, step: int = step, honest: Any = honest) -> Any:
+            if now == step:
+                raise Killed
+            return honest(now, share)
+
+        task.batch = stop
+        with pytest.raises(Killed):
+            train(tmp_path / str(step), config, task)
+        train(tmp_path / str(step), config)
+        for name in (LAST, "best_00000006.safetensors"):
+            files = [tmp_path / run / name for run in ("whole", str(step))]
+            assert not files[0].exists() or files[0].read_bytes() == files[1].read_bytes()
+        assert figures(tmp_path / str(step)) == figures(tmp_path / "whole")
+
+
+SPLIT = {"norms": "frozen", "channels_last": False}
+
+
+def close(a: Path, b: Path) -> None:
+    first, second = (load_file(folder / LAST) for folder in (a, b))
+    for name, tensor in first.items():
+        torch.testing.assert_close(second[name], tensor, rtol=1e-4, atol=1e-6, msg=lambda t, at=name: f"{at}: {t}")
+    for one, two in zip(figures(a), figures(b), strict=True):
+        assert one == pytest.approx(two, rel=1e-3)
+
+
+def test_parts_of_a_batch_are_the_batch(sets, tmp_path):
+    for parts in (1, 2, 4):
+        train(tmp_path / str(parts), config_of(sets, **SPLIT, loop=loop(accumulate=parts)))
+    close(tmp_path / "1", tmp_path / "2")
+    close(tmp_path / "1", tmp_path / "4")
+
+
+def test_two_processes_are_one(sets, tmp_path, monkeypatch):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    both = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2"}
+    environment = os.environ | both | {"OMP_NUM_THREADS": "1", "RANK": "1", "LOCAL_RANK": "1"}
+    command = [sys.executable, __file__, str(sets), str(tmp_path / "two")]
+    child = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+    train(tmp_path / "one", config_of(sets, **SPLIT))
+    for name, value in (both | {"RANK": "0", "LOCAL_RANK": "0"}).items():
+        monkeypatch.setenv(name, value)
+    main(sets, tmp_path / "two")
+    assert child.wait() == 0, child.stderr and child.stderr.read()
+    close(tmp_path / "one", tmp_path / "two")
+
+
+def test_batch_norms_take_part_unless_they_are_frozen(sets):
+    for norms in ("batch", "frozen"):
+        task = task_of(config_of(sets, norms=norms))
+        training = Training(task, task.config.loop, Processes())
+        training.advance()
+        moved = bool((task.networks.network.norm.running_mean != 0).any())
+        assert moved == (norms == "batch")
+        assert task.networks.training
+
+
+def test_how_pictures_lie_changes_nothing(sets):
+    terms = []
+    for channels_last in (False, True):
+        task = task_of(config_of(sets, channels_last=channels_last))
+        terms.append(task.losses("mesh", task.batch(0, Share())))
+    for name, term in terms[0].items():
+        torch.testing.assert_close(terms[1][name], term, rtol=1e-4, atol=1e-6)
+
+
+# ---- what is learned, and told
+
+
+def test_a_few_people_are_soon_known_by_heart(tmp_path):
+    """The true network: crops of records, its answers, bodies, errors."""
+    write_people(tmp_path / "two", "two", 2)
+    adam = OptimizerConfig("adamw", learning_rate=1e-3, warmup_steps=5, clip_norm=1.0)
+    config = MeshRun(
+        data=(tmp_path / "two",),
+        validation=(tmp_path / "two",),
+        network=SMALL,
+        losses=MeshLosses(norm="l1"),
+        augment=PLAIN,
+        norms="frozen",
+        channels_last=False,
+        workers=1,
+        select_by="mpjpe_mm",
+        loop=LoopConfig(steps=16, batch=2, optimizer=adam, validate_every=8, log_every=8),
+    )
+    task = build_mesh_task(config, CPU)
+    with torch.no_grad():
+        before = task.validate(task.networks.eval())["mpjpe_mm"]
+    outcome = train(tmp_path / "run", config, task)
+    assert outcome.best[0].figure < 0.6 * before
+    kept = read_regressor(outcome.folder / outcome.best[0].file)
+    assert kept.config == SMALL
+    learned = task.networks.network.state_dict()
+    assert all(torch.equal(tensor, learned[name]) for name, tensor in kept.state_dict().items())
+
+
+def test_the_log_has_every_term_and_the_shares_of_the_data_sets(sets, tmp_path):
+    train(tmp_path, config_of(sets))
+    lines = [line for line in read_log(tmp_path / LOG) if "mesh/joints" in line]
+    terms = {f"mesh/{name}" for name in ("joints", "points", "pose", "shape", "camera", "parts", "prior")}
+    assert terms < lines[0].keys()
+    for line in lines:
+        assert line["share/whole"] + line["share/flat"] == pytest.approx(1)
+        assert line["loader_images_per_s"] > 0
+    assert lines[0]["mesh/parts"] > 0 == lines[-1]["mesh/parts"], "parts are taught for four steps"
+    validation = next(line for line in read_log(tmp_path / LOG) if "validation/pa_mpjpe_mm" in line)
+    assert validation.keys() == {"step"} | {f"validation/{name}_mm" for name in ("pa_mpjpe", "mpjpe", "pve")}
+
+
+def test_validation_is_3dpws_protocol(sets):
+    """The truth has no error; a moved body none; a turned one has, but none after Procrustes."""
+    task = task_of(config_of(sets))
+    people = next(task._others())
+    truth = Regressed(people.params.rotations, people.params.betas, torch.ones(6, 3), torch.zeros(6, 25, 2, 2))
+    for value in task._errors(truth, people).values():
+        torch.testing.assert_close(value, torch.zeros(6), atol=2e-3, rtol=0)
+    turn = roma.rotvec_to_rotmat(torch.tensor([0.0, 0.0, math.pi / 2]))
+    rotations = torch.cat([turn @ truth.rotations[:, :1], truth.rotations[:, 1:]], dim=1)
+    errors = task._errors(replace(truth, rotations=rotations), people)
+    assert (errors["pa_mpjpe_mm"] < 0.01).all()
+    assert (errors["mpjpe_mm"] > 200).all()
+    some = replace(people, posed=torch.arange(6) < 2)
+    assert len(task._errors(truth, some)["mpjpe_mm"]) == 2
+
+
+def test_bf16_is_for_the_network_alone(sets, tmp_path):
+    config = config_of(sets, loop=loop(precision="bf16", steps=2))
+    task, seen = task_of(config), []
+    task.networks.network.conv.register_forward_hook(lambda layer, _, out: seen.append((layer.training, out.dtype)))
+    task.criterion.register_forward_pre_hook(lambda _, given: seen.append(given[0].part_logits.dtype))
+    train(tmp_path, config, task)
+    assert (True, torch.bfloat16) in seen and (False, torch.float32) in seen
+    assert {one for one in seen if isinstance(one, torch.dtype)} == {torch.float32}
+
+
+# ---- what goes wrong
+
+
+def test_a_loss_that_is_no_number_names_the_term_and_the_records(sets, tmp_path):
+    config = config_of(sets)
+    train(tmp_path, replace(config, loop=loop(steps=3)))
+    before = (tmp_path / LAST).read_bytes()
+    task = task_of(config)
+    honest = task.batch
+
+    def spoiled(step: int, share: Share) -> Any:
+        turn = honest(step, share)
+        bad = replace(turn.lesson, points=turn.lesson.points * math.nan)
+        return replace(turn, lesson=bad) if step == 4 else turn
+
+    task.batch = spoiled
+    with pytest.raises(MeshrecError, match=r"^mesh/points is nan at step 5, on .*records") as caught:
+        train(tmp_path, config, task)
+    rows = task.loader.rows(4, 8)
+    for dataset, row in zip(rows.dataset.tolist(), rows.row.tolist(), strict=True):
+        name = ("whole", "flat")[dataset]
+        assert f"{name}/{row:03}.png" in str(caught.value)
+        assert f"frame {row}" in str(caught.value)
+    assert (tmp_path / LAST).read_bytes() == before
+    assert train(tmp_path, config).step == 6
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"data": ()}, r"No people for data: name folders of records with --data"),
+        ({"validation": ()}, r"No people for validation: .*--validation"),
+        ({"data": (Path("nowhere"),)}, r"nowhere"),
+        ({"mix": {"whole": 0.6, "mpii": 0.4}}, r"mpii"),
+        ({"mix": {"whole": 0.6, "flat": -0.4}}, r"-0\.4"),
+        ({"mix": {"whole": 0.0, "flat": 0.0}}, r"flat|whole"),
+        ({"mix": {"whole": 1.0}}, r"flat"),
+        ({"start": Path("nowhere.safetensors")}, r"nowhere\.safetensors"),
+        ({"body": "nobody"}, r"nobody"),
+    ],
+)
+def test_what_cannot_be_trained_is_told(changes, said, sets):
+    with pytest.raises(MeshrecError, match=said):
+        build_mesh_task(config_of(sets, **changes), CPU)
+
+
+def test_validation_needs_a_known_body(sets):
+    with pytest.raises(MeshrecError, match=r"None of the people in .*flat has a known body"):
+        build_mesh_task(config_of(sets, validation=(sets / "flat",)), CPU)
+
+
+def test_weights_to_start_from_are_of_the_same_network(sets, tmp_path):
+    file = write_regressor(tmp_path / "start.safetensors", MeshRegressor(SMALL, torch.Generator().manual_seed(5)))
+    begun = started(config_of(sets, start=file))
+    weights = begun.state_dict()
+    for name, tensor in load_file(file).items():
+        assert torch.equal(weights[name], tensor.to(weights[name].dtype)), name
+    assert all(parameter.requires_grad for parameter in begun.parameters())
+    for name, value in {"backbone": "resnet50", "shape_attention": "downsampled", "offsets": False}.items():
+        config = config_of(sets, start=file, network=replace(SMALL, **{name: value}))
+        with pytest.raises(MeshrecError, match=rf"whose {name} is .*; network\.{name} is {value}"):
+            started(config)
+
+
+def test_a_backbone_alone_is_a_start(sets, tmp_path):
+    given, plain = (MeshRegressor(SMALL, torch.Generator().manual_seed(seed)) for seed in (5, 0))
+    save_file(given.backbone.state_dict(), tmp_path / "hrnet.safetensors")
+    network = started(config_of(sets, start=tmp_path / "hrnet.safetensors", start_is="backbone"))
+    assert torch.equal(network.backbone.state_dict()["conv1.weight"], given.backbone.state_dict()["conv1.weight"])
+    assert torch.equal(network.head.state_dict()["cam_mlp.weight"], plain.head.state_dict()["cam_mlp.weight"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"network": MeshNetConfig(input="proxy")}, r"network\.input is proxy"),
+        ({"workers": 0}, "workers is 0"),
+        ({"loop": LoopConfig(batch=4, accumulate=4)}, "batch norms need 2 examples"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(changes, said):
+    with pytest.raises(ValueError, match=said):
+        MeshRun(**changes)
+
+
+@pytest.mark.parametrize("file", sorted(CONFIGS.glob("mesh_*.yaml")), ids=lambda path: path.stem)
+def test_every_configuration_can_be_read_and_says_what_differs(file):
+    config = read_config(file, MeshRun)
+    assert config != MeshRun()
+    assert file.read_text().startswith("# ")
+
+
+# ---- the script
+
+
+def main(sets: Path, folder: Path) -> None:
+    config = config_of(sets, **SPLIT)
+    with launched("cpu") as processes:
+        train(folder, config, processes=processes)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]))
