@@ -16,6 +16,7 @@ from torch import Tensor
 
 from meshrec.data.views import Views
 from meshrec.metrics import mpjpe_mm, n_mpjpe_mm, pa_joint_error_mm, pa_mpjpe_thesis_mm, root_relative
+from meshrec.models.lifting import LIMB_JOINTS
 from meshrec.randomness import generator_of
 from meshrec.skeletons import H36M17
 from meshrec.types import Batched, Camera, Estimate, Keypoints
@@ -26,9 +27,6 @@ STATURE_M = 1.7
 
 IMAGE_PX = 2000
 """Side of the image; the camera looks through its middle."""
-
-LIMB_JOINTS = tuple(f"{side}_{joint}" for side in ("left", "right") for joint in ("knee", "ankle", "elbow", "wrist"))
-"""What people hide most often, and what can be missing."""
 
 FIGURES = ("pa_mpjpe_mm", "pa_mpjpe_thesis_mm", "n_mpjpe_mm", "mpjpe_mm")
 """Every figure by name; the first is the one that methods are compared by."""

@@ -21,7 +21,8 @@ MIRROR = list(H36M17.mirror)
 NEAREST = 0.2
 """Nothing of a person is nearer to the camera than this share of the pelvis's distance."""
 
-LIMB_ENDS = ("_knee", "_ankle", "_elbow", "_wrist")
+LIMB_JOINTS = tuple(joint for joint in H36M17.joints if joint.endswith(("_knee", "_ankle", "_elbow", "_wrist")))
+"""The joints that limbs bend at or end in."""
 
 _PATH = H36M17.indices("head_top", "thorax", "spine", "pelvis")
 _ROOT = H36M17.index("pelvis")
@@ -64,7 +65,7 @@ _ENDS = [child for _, child in BONES]
 BONE_MIRROR = [_ENDS.index(H36M17.mirror[child]) for child in _ENDS]
 """Where each bone's mirror image stands among the bones."""
 
-_LIMBS = [bone for bone, child in enumerate(_ENDS) if H36M17.joints[child].endswith(LIMB_ENDS)]
+_LIMBS = [bone for bone, child in enumerate(_ENDS) if H36M17.joints[child] in LIMB_JOINTS]
 _LIMB_SHARES = [BONE_UNITS[bone] * HEAD_PELVIS_SHARE for bone in _LIMBS]
 
 _LEFT = [bone for bone, child in enumerate(_ENDS) if H36M17.joints[child].startswith("left_")]

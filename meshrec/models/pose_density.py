@@ -4,7 +4,6 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from meshrec.models.lifting import mean_squares, seen_everywhere, size_of
 from meshrec.skeletons import H36M17
 from priors.flow import Flow, FlowConfig
 from priors.gaussian import fit_gaussian
@@ -14,21 +13,21 @@ DENSITY = FlowConfig(activation="coupling", depth=8, hidden=256)
 SPREAD = 0.02
 """Least standard deviation of the flow's Gaussian start: all poses of one size lie on a sphere, where no density is."""
 
+LEAST_SQUARE = 1e-12
+"""Joints that all lie on one point stay finite."""
+
 COORDINATES = 2 * (len(H36M17) - 1)
 
 
 class PoseDensity2D(nn.Module):
-    """log p(x) of x = points / (r s) below the pelvis: s the pose's size, r the mean size, so that x is about 1.
+    """log p(x) of x = points / r below the pelvis, r the root of their mean square, so that x is about 1.
 
     Points are as the lifter takes them, from a camera that looks at the pelvis; their scale changes nothing.
     """
 
-    squares: Tensor
-
     def __init__(self, config: FlowConfig = DENSITY, generator: torch.Generator | None = None) -> None:
         super().__init__()
         self.flow = Flow(COORDINATES, config, generator=generator)
-        self.register_buffer("squares", torch.ones(len(H36M17)))
 
     @torch.no_grad()
     def start_at(
@@ -38,7 +37,6 @@ class PoseDensity2D(nn.Module):
         generator: torch.Generator | None = None,
     ) -> None:
         """Begin as the Gaussian of those poses that show all joints."""
-        self.squares.copy_(mean_squares(points, seen))
         x = self.coordinates(points[seen.all(-1)])
         if not len(x):
             raise ValueError(f"none of {len(points)} poses shows all {len(H36M17)} joints: there is no density of them")
@@ -46,9 +44,8 @@ class PoseDensity2D(nn.Module):
 
     def coordinates(self, points: Float[Tensor, "*batch 17 2"]) -> Float[Tensor, "*batch 32"]:
         """x: what the density is of."""
-        squares = self.squares.to(points)
-        size = size_of(points, seen_everywhere(points), squares) * (squares.sum() / COORDINATES).sqrt()
-        return (points[..., 1:, :] / size[..., None, None]).flatten(-2)
+        below = points[..., 1:, :].flatten(-2)
+        return below / below.square().mean(dim=-1, keepdim=True).clamp_min(LEAST_SQUARE).sqrt()
 
     def log_likelihood(self, points: Float[Tensor, "*batch 17 2"]) -> Float[Tensor, "*batch"]:
         """log p(x), nats; every joint counts as seen."""

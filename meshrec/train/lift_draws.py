@@ -13,7 +13,7 @@ from meshrec.data.views import Views
 from meshrec.metrics import root_relative
 from meshrec.models.lifting import (
     BONES,
-    LIMB_ENDS,
+    LIMB_JOINTS,
     look_at_root,
     mirrored_joints,
     mirrored_points,
@@ -29,7 +29,7 @@ from meshrec.train.lift_losses import GanConfig
 from meshrec.train.priors import subject_weights
 from meshrec.types import Batched
 
-LIMB_JOINTS = [H36M17.index(joint) for joint in H36M17.joints if joint.endswith(LIMB_ENDS)]
+_LIMBS = H36M17.indices(*LIMB_JOINTS)
 """What is often hidden."""
 
 UNNAMED = H36M17.indices("spine", "face", "head_top")
@@ -246,9 +246,9 @@ def hidden(
     """Which joints the lifter may not look at, by the probabilities of `AugmentConfig`; never the pelvis."""
     gone = random.random((*shape, len(H36M17))) < drop * random.random((*shape, 1))
     if drop_limbs:
-        rank = random.random((*shape, len(LIMB_JOINTS))).argsort(-1)
+        rank = random.random((*shape, len(_LIMBS))).argsort(-1)
         lost = random.integers(1, 4, shape) * (random.random(shape) < drop_limbs)
-        gone[..., LIMB_JOINTS] |= rank < lost[..., None]
+        gone[..., _LIMBS] |= rank < lost[..., None]
     if drop_unnamed:
         gone[..., UNNAMED] |= random.random((*shape, 1)) < drop_unnamed
     gone[..., H36M17.index("pelvis")] = False
