@@ -18,13 +18,12 @@ from meshrec.baselines import MeanPose, ZeroDepth, mean_pose_m
 from meshrec.body import load_body_model
 from meshrec.branches.lift import HEIGHTS_M
 from meshrec.branches.mesh import MeshConfig
-from meshrec.branches.registry import MeshChoice, build_branch
+from meshrec.branches.registry import MESH_BUILDERS, MeshChoice, build_branch
 from meshrec.data.records import open_records
 from meshrec.data.views import Views, ViewsConfig, open_views
 from meshrec.errors import MeshrecError
 from meshrec.estimators import LIFT, build_estimator
 from meshrec.evaluation import (
-    LIMB_JOINTS,
     PERSON_PX,
     Errors,
     Estimator,
@@ -47,6 +46,7 @@ from meshrec.evaluation_report import (
 )
 from meshrec.files import make_folder, write_text
 from meshrec.lift_evaluation import Sampler, latent_means, sampled
+from meshrec.models.lifting import LIMB_JOINTS
 from meshrec.prior_files import DEFAULT_PRIOR
 from meshrec.record_evaluation import TruthBodies, holds_records, protocol_of, roll_of
 from meshrec.record_evaluation import measured as measured_on_records
@@ -243,9 +243,10 @@ def command(
             {"held-out": held_out, "weights": weights, "height-m": height_m, "train-data": train_data, "plots": plots}
         )
         return evaluate_records(Asked(data, branch, of_records, frames, body, prior), per_joint, json, report)
-    if of_records != RecordOptions():
+    other = next(path for path in data if not holds_records(path))
+    if of_records != RecordOptions() or branch in MESH_BUILDERS or any(map(holds_records, data)):
         raise MeshrecError(
-            f"--data {data[0]} holds no records; the branch mesh, its flags and --page are asked of records."
+            f"--data {other} holds no records; the branch mesh, its flags and --page are asked of records alone."
         )
     if plots is not None:
         check_plots()
@@ -335,7 +336,7 @@ def evaluate_records(asked: Asked, per_joint: bool, json: bool, report: Path | N
     roll = roll_of([open_records(path) for path in asked.data], asked.frames)
     model = load_body_model(asked.body)
     truth = TruthBodies(model, roll.genders, options.gendered)
-    choice = MeshChoice(options.mesh_weights, MeshConfig(flip=options.flip))
+    choice = MeshChoice(options.mesh_weights, MeshConfig(precision=options.precision, flip=options.flip))
     branch = build_branch(asked.branch, model, asked.prior, choice)
     with _progress(console, len(roll), "people answered") as advance:
         found = measured_on_records(branch, truth, roll, advance)

@@ -18,6 +18,7 @@ from rich.markup import escape
 from rich.table import Table
 from torch import Tensor
 
+from meshrec.models.regressor import Precision
 from meshrec.record_evaluation import JOINTS14, Measured, Protocol, ProtocolName, Roll
 
 FIGURES = {
@@ -74,6 +75,8 @@ class RecordOptions:
     """Network of the branches mesh and mesh+fit, by name or file: one of ours, or an official checkpoint."""
     flip: bool = False
     """Let the mesh branch look at the mirror image too, and take the mean."""
+    precision: Precision = "float32"
+    """Of the mesh network's layers."""
     gendered: bool = False
     """Show the records' truth by the bodies male and female, which are yours to add."""
     published: bool = False
@@ -243,6 +246,7 @@ def record_of(evaluation: RecordEvaluation, asked: Asked) -> dict[str, Any]:
         "branch": evaluation.branch,
         "mesh_weights": asked.options.mesh_weights,
         "flip": asked.options.flip,
+        "precision": asked.options.precision,
         "prior": asked.prior,
         "frames_at_most": asked.frames,
         "protocol": asdict(evaluation.protocol),

@@ -15,7 +15,6 @@ from jaxtyping import Bool
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 from torch import Tensor
 
 from meshrec.body import BodyModel, load_body_model
@@ -28,8 +27,10 @@ from meshrec.errors import MeshrecError
 from meshrec.export import write_mesh
 from meshrec.files import make_folder, whole_folder, write_text, write_whole
 from meshrec.keypoints import SEEN_CONFIDENCE
+from meshrec.models.regressor import Precision
 from meshrec.photo import Photo, camera_of, find_photos, read_photo, write_png
 from meshrec.prior_files import DEFAULT_PRIOR
+from meshrec.recover_report import Outcome, tell
 from meshrec.render import overlay, side_view
 from meshrec.result import OUR_FILES, RESULT_FILE, person_files, placed_joints17_m, result_arrays, result_record
 from meshrec.skeleton_plot import LiftFigure, pose_views, skeletons_over
@@ -174,17 +175,6 @@ def _write_skeletons(folder: Path, recovery: Recovery) -> None:
         write_png(folder / "overlay.png", skeletons_over(pixels, skeletons))
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What became of one photograph."""
-
-    photo: Path
-    folder: Path
-    seconds: float = 0.0
-    record: dict | None = None
-    error: str = ""
-
-
 def folder_names(photos: Sequence[Path]) -> list[str]:
     """A folder for each photograph, named after it; photographs of one name are numbered."""
     names: list[str] = []
@@ -201,16 +191,20 @@ def recover_one(recoverer: Recoverer, photo: Path, folder: Path) -> Outcome:
     return next(recover_group(recoverer, [(photo, folder)]))
 
 
-def recover_group(recoverer: Recoverer, jobs: Sequence[tuple[Path, Path]]) -> Iterator[Outcome]:
+def recover_group(
+    recoverer: Recoverer, jobs: Sequence[tuple[Path, Path]], looked_at: Callable[[Path], object] = lambda photo: None
+) -> Iterator[Outcome]:
     """Recover photographs into folders, in their order; the branch is asked for all together, as memory allows.
 
-    What is wrong with one is told in its outcome and costs the others nothing.
+    What is wrong with one is told in its outcome and costs the others nothing. `looked_at` is told of each photograph
+    when its people have been found.
     """
     waiting: list[_Looked] = []
     for photo, folder in jobs:
         began = time.perf_counter()
         seen = _or_sentence(photo, lambda photo=photo: recoverer.look(read_photo(photo)))
         waiting.append(_Looked(photo, folder, time.perf_counter() - began, seen))
+        looked_at(photo)
         if sum(looked.seen.photo.pixels.nbytes for looked in waiting if isinstance(looked.seen, Sight)) > MOST_BYTES:
             yield from _answered(recoverer, waiting)
             waiting = []
@@ -267,18 +261,23 @@ def _or_sentence(photo: Path, work: Callable[[], Done]) -> Done | str:
 
 
 def recover_all(recoverer: Recoverer, photos: Sequence[Path], output: Path, console: Console) -> Iterator[Outcome]:
-    """Recover photographs, with a progress bar, each into a folder of its own."""
+    """Recover photographs, with a progress bar, each into a folder of its own.
+
+    The bar moves by half a photograph when its people are found, and by the other half when they are recovered.
+    """
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     jobs = list(zip(photos, (output / name for name in folder_names(photos)), strict=True))
     together = PHOTOS_AT_ONCE if isinstance(recoverer.branch, Several) else 1
     with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task("", total=len(photos))
+        task = progress.add_task(escape(photos[0].name) if photos else "", total=len(photos))
+
+        def half_done(photo: Path) -> None:
+            progress.update(task, description=escape(photo.name), advance=0.5)
+
         for start in range(0, len(jobs), together):
-            group = jobs[start : start + together]
-            progress.update(task, description=escape(group[0][0].name))
-            for outcome in recover_group(recoverer, group):
+            for outcome in recover_group(recoverer, jobs[start : start + together], half_done):
                 yield outcome
-                progress.update(task, description=escape(outcome.photo.name), advance=1)
+                half_done(outcome.photo)
 
 
 def command(
@@ -295,6 +294,7 @@ def command(
     mesh_weights: str | None = None,
     refine: bool = False,
     flip: bool = False,
+    precision: Precision = "float32",
     json: bool = False,
 ) -> int:
     """Recover the body of every person in photographs.
@@ -322,6 +322,7 @@ def command(
         mesh_weights: The mesh branch's network, by name or file: one of `meshrec train`, or an official checkpoint.
         refine: Fit the body that the mesh branch finds to the keypoints.
         flip: Let the mesh branch look at the mirror image too, and take the mean.
+        precision: Of the mesh network's layers.
         json: Print the results as JSON on standard output.
     """
     console = Console(stderr=True, width=None if sys.stderr.isatty() else PAGE_WIDTH)
@@ -332,59 +333,12 @@ def command(
     for note in model.file.notes:
         console.print(f"[yellow]{escape(note)}[/yellow]", soft_wrap=True)
     detection = build_detector(detector, weights, keypoints, found.photos)
-    choice = MeshChoice(mesh_weights, MeshConfig(flip=flip))
+    choice = MeshChoice(mesh_weights, MeshConfig(precision=precision, flip=flip))
     recoverer = Recoverer(detection, build_branch(branch, model, prior, choice), model, focal_px)
     outcomes: list[Outcome] = []
     try:
         for outcome in recover_all(recoverer, found.photos, output, console):
             outcomes.append(outcome)
     finally:
-        _tell(outcomes, found.problems, output, console, as_json=json)
+        tell(outcomes, found.problems, output, console, as_json=json)
     return 1 if found.problems or any(outcome.error for outcome in outcomes) else 0
-
-
-def _tell(outcomes: list[Outcome], problems: Sequence[str], output: Path, console: Console, as_json: bool) -> None:
-    """A table of the people, a sentence for each thing that failed, and where the results lie."""
-    if as_json:
-        _print_json(outcomes, problems)
-    table = Table(title="recovered")
-    for column in ("photo", "person", "seen", "off by", "plausible", "converged", "depth", "seconds"):
-        table.add_column(column, no_wrap=column != "photo", overflow="fold")
-    for outcome in outcomes:
-        for index, person in enumerate(outcome.record["people"] if outcome.record else []):
-            table.add_row(*_row(outcome, index, person))
-    if table.rows:
-        console.print(table)
-    for error in (*problems, *(outcome.error for outcome in outcomes if outcome.error)):
-        console.print(f"[red]{escape(error)}[/red]", soft_wrap=True)
-    for outcome in outcomes:
-        if outcome.record and outcome.record["left_out"]:
-            few = f"{outcome.photo}: too little is seen of {outcome.record['left_out']} more to place a body"
-            console.print(f"[yellow]{escape(few)}[/yellow]", soft_wrap=True)
-    done = sum(outcome.record is not None for outcome in outcomes)
-    where = f"; results are in {output}" if done else ""
-    console.print(escape(f"{done} of {len(outcomes)} photographs recovered{where}"), soft_wrap=True)
-
-
-def _row(outcome: Outcome, index: int, person: dict) -> list[str]:
-    """A person's line; a branch that has no report leaves it short."""
-    report, seen = person.get("report", {}), person["joints17_seen"]
-    plausible, root_m = report.get("plausibility"), person["root_m"]
-    return [
-        outcome.photo.name if index == 0 else "",
-        str(index),
-        f"{sum(seen)} of {len(seen)}",
-        f"{report['reprojection_px']:.1f} px" if "reprojection_px" in report else "-",
-        "-" if plausible is None else f"{plausible:.0%}",
-        {True: "yes", False: "no", None: "-"}[report.get("converged")],
-        "-" if root_m is None else f"{root_m[2]:.1f} m",
-        f"{outcome.seconds:.1f}" if index == 0 else "",
-    ]
-
-
-def _print_json(outcomes: list[Outcome], problems: Sequence[str]) -> None:
-    """Results and failures on standard output."""
-    results = [{"folder": str(outcome.folder), **outcome.record} for outcome in outcomes if outcome.record]
-    failures = [{"photo": str(outcome.photo), "error": outcome.error} for outcome in outcomes if outcome.error]
-    failures += [{"photo": None, "error": problem} for problem in problems]
-    sys.stdout.write(json.dumps({"results": results, "failed": failures}, indent=1, allow_nan=False) + "\n")

@@ -119,6 +119,15 @@ def test_what_lies_too_far_apart_is_unsure_and_limbs_are_not():
             assert apart_cm < 0.15 < UNSURE_ABOVE_CM
 
 
+def test_the_top_of_the_head_is_nearly_the_highest_vertex():
+    rest = BodyParams.from_rotations(
+        torch.eye(3).double().expand(24, 3, 3), torch.zeros(10).double(), torch.zeros(3).double()
+    )
+    vertices = MODEL(rest).vertices_m
+    apart_cm = 100 * (vertices[vertices[:, 1].argmax()] - at_rest(NEAREST["head_top"])).norm().item()
+    assert apart_cm == pytest.approx(1.6, abs=0.1)
+
+
 def test_values_of_another_skeleton_are_a_callers_bug():
     with pytest.raises(ValueError, match="coco17 has 17 joints, the values have 16"):
         placed(torch.zeros(16, 2), torch.zeros(16), COCO17)

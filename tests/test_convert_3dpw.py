@@ -134,6 +134,8 @@ def test_frames_whose_camera_is_not_aligned_are_left_out(threedpw: ModuleType, t
         *((0, "0"), (0, "1"), (2, "0"), (3, "1"), (4, "0"))
     ]
     assert [person.frame for person in people_of(threedpw, tmp_path, every=4)] == [0, 0, 4]
+    told = [threedpw.read_3dpw(tmp_path, "test", every=every).left_out for every in (1, 2)]
+    assert [one["camera not aligned, or numbers not finite"] for one in told] == [7, 2]
 
 
 def test_frames_with_numbers_that_are_not_finite_are_left_out(threedpw: ModuleType, tiny: Path, tmp_path: Path) -> None:
@@ -158,10 +160,11 @@ def test_the_box_is_around_the_detections(threedpw: ModuleType, tiny: Path, body
         see_everybody(fields)
         fields["poses2d"][0][:, :, neck] = (1.5, 2.5, 0.01)
         fields["poses2d"][1][1:] = 0.0
+        fields["poses2d"][0][:, :, OPENPOSE18_JOINTS.index("nose")] = (np.nan, 1.0, 0.9)
 
     folder = changed(tiny, tmp_path, shift)
     source = threedpw.read_3dpw(folder, "test")
-    assert list(source.left_out.values()) == [FRAMES - 1]
+    assert list(source.left_out.values()) == [0, FRAMES - 1]
     for sheet in source.sheets:
         first = sheet.people()[0]
         known = first.keypoints.xy_px[first.keypoints.confidence > 0]
@@ -219,8 +222,11 @@ def test_the_pelvis_is_where_the_data_set_has_it(threedpw: ModuleType, tiny: Pat
 
 
 def test_a_gender_without_a_body_is_told(threedpw: ModuleType, tiny: Path) -> None:
-    notes = threedpw.read_3dpw(tiny, "test").notes
-    assert [note.split()[:3] for note in notes] == [["No", "female", "body"], ["No", "male", "body"]]
+    """And the records say which body stood in: a conversion does not go on with another one."""
+    source = threedpw.read_3dpw(tiny, "test")
+    assert [note.split()[:3] for note in source.notes] == [["No", "female", "body"], ["No", "male", "body"]]
+    placed = "female placed by the body neutral, male placed by the body neutral"
+    assert source.header.made_from.endswith(placed)
 
 
 def test_what_is_no_3dpw_is_told_in_a_sentence(threedpw: ModuleType, tiny: Path, tmp_path: Path) -> None:
@@ -234,6 +240,18 @@ def test_what_is_no_3dpw_is_told_in_a_sentence(threedpw: ModuleType, tiny: Path,
 
     with pytest.raises(MeshrecError, match="gender is 'x'"):
         threedpw.read_3dpw(changed(tiny, tmp_path / "gender", unknown), "test")
+
+    faults: dict[str, tuple[str, Any]] = {
+        "an entry for each person": ("poses", 3),
+        "genders should have as many": ("genders", ["m"]),
+        "names no folder": ("sequence", ".."),
+        "focal lengths": ("cam_intrinsics", np.zeros((3, 3))),
+        "betas should be": ("betas", [np.full(10, np.nan)] * 2),
+    }
+    for says, (name, value) in faults.items():
+        folder = changed(tiny, tmp_path / name, lambda fields, told=(name, value): fields.update([told]))
+        with pytest.raises(MeshrecError, match=says):
+            threedpw.read_3dpw(folder, "test")
 
     def short(fields: dict[str, Any]) -> None:
         fields["trans"][1] = fields["trans"][1][:-1]

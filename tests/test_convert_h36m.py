@@ -2,6 +2,7 @@
 
 import importlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -109,6 +110,30 @@ def test_other_units_and_other_cameras_are_refused(h36m: ModuleType, body: BodyM
         h36m.read_h36m(folder, "test", subjects=(5,))
 
 
+def test_annotations_that_make_no_sense_are_told_in_a_sentence(
+    h36m: ModuleType, body: BodyModel, tmp_path: Path
+) -> None:
+    folder = write_h36m(tmp_path, standing(2), body, CAMERAS)
+    file = {
+        name: folder / "annotations" / f"Human36M_subject9_{name}.json" for name in ("data", "camera", "smpl_param")
+    }
+    written = {name: path.read_text() for name, path in file.items()}
+
+    def told(name: str, change: Callable[[Any], Any], says: str) -> None:
+        content = json.loads(written[name])
+        change(content)
+        file[name].write_text(json.dumps(content), encoding="utf-8")
+        with pytest.raises(MeshrecError, match=says):
+            people_of(h36m, folder)
+        file[name].write_text(written[name], encoding="utf-8")
+
+    told("data", lambda content: content["images"][1].update(frame_idx="one"), "annotation 1 has no image with whole")
+    told("data", lambda content: content["images"][1].update(file_name=None), "None is no name of an image")
+    told("camera", lambda content: content["1"].update(f=[0.0, 0.0]), "focal lengths of camera 1 are 0 and 0")
+    told("smpl_param", lambda content: content["2"]["1"].update({"1": "lost"}), "no named fields in the SMPL fit")
+    assert len(people_of(h36m, folder)) == 2 * 2
+
+
 def write_archive(folder: Path, body: BodyModel, unit: float = 1.0) -> Path:
     joints_mm = h36m_joints_mm(body, standing(4))
     camera = CAMERAS["1"]
@@ -120,7 +145,7 @@ def write_archive(folder: Path, body: BodyModel, unit: float = 1.0) -> Path:
         imgname=np.array(names),
         center=xy.mean(1),
         scale=np.full(4, 0.5),
-        part=np.concatenate([xy, np.ones((4, 17, 1))], axis=-1),
+        part=np.concatenate([xy, np.full((4, 17, 1), 2.0)], axis=-1),
         S=np.concatenate([unit * (seen - seen[:, :1]), np.ones((4, 17, 1))], axis=-1),
     )
     for name in names:
@@ -137,6 +162,7 @@ def test_an_archive_gives_joints_and_the_square_of_its_scale(h36m: ModuleType, b
         torch.testing.assert_close(1.2 * (box[1] - box[0]), torch.full((2,), 100.0))
         torch.testing.assert_close(box.mean(0), person.keypoints.xy_px.mean(0), atol=1e-3, rtol=0)
         assert person.joints_m[H36M17.index("pelvis")].abs().max() == 0 and person.truth is None
+        assert (person.keypoints.confidence == 1).all() and (person.joints_weight == 1).all()
         head, ankle = H36M17.indices("head_top", "left_ankle")
         assert person.joints_m[head, 1] < -0.4 and person.joints_m[ankle, 1] > 0.4, "y is down"
     with pytest.raises(MeshrecError, match="another unit"):

@@ -6,9 +6,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from dataset_writers import write_picture
+from scipy.io import savemat
 
 from meshrec.errors import MeshrecError
 from meshrec.photo import read_photo
@@ -94,6 +96,39 @@ def test_people_with_few_joints_are_counted(mpii: ModuleType, tmp_path: Path) ->
     people = people_of(source)
     assert {name: len(some) for name, some in people.items()} == {"b.jpg": 2, "a.jpg": 1}
     assert list(source.left_out.values()) == [2] and people["a.jpg"][0].keypoints.confidence[0] == 0.5
+
+
+def point(joint: Any, **changes: Any) -> dict[str, Any]:
+    return {"id": joint, "x": 10.0 + joint, "y": 20.0 + joint, "is_visible": 1} | changes
+
+
+def write_release(folder: Path, *points: dict[str, Any]) -> Path:
+    """The official file, of one person."""
+    annotated = {"point": np.array(points, dtype=object)}
+    person = {"annopoints": annotated, "scale": 0.3, "objpos": {"x": 60.0, "y": 50.0}}
+    images = np.array([{"image": {"name": "a.jpg"}, "annorect": person}], dtype=object)
+    (folder / "images").mkdir(exist_ok=True)
+    savemat(folder / "mpii_human_pose_v1_u12_1.mat", {"RELEASE": {"annolist": images, "img_train": np.array([1])}})
+    return folder
+
+
+def test_points_of_the_official_file_are_placed_by_their_id(mpii: ModuleType, tmp_path: Path) -> None:
+    """Hidden is what is said to be 0, as a number or as text; without a word a joint is visible."""
+    said = {0: 0, 1: 1, 2: "0", 3: "1", 4: np.zeros((0, 0))}
+    points = [point(joint, is_visible=said.get(joint, 1)) for joint in (15, *range(12))]
+    keypoints = people_of(mpii.read_mpii(write_release(tmp_path, *points)))["a.jpg"][0].keypoints
+    known = [*range(12), 15]
+    torch.testing.assert_close(keypoints.xy_px[known, 0], torch.tensor(known) + 9.5)
+    assert keypoints.confidence.tolist() == [0.5, 1.0, 0.5, *[1.0] * 9, 0.0, 0.0, 0.0, 1.0]
+    for wrong, says in (
+        (point(16), r"a joint in a\.jpg has the id 16"),
+        (point(-1), "has the id -1"),
+        (point(0.5), "has the id 0.5"),
+        (point(0, x=float("nan")), "id, x and y of a joint in"),
+        (point(0, y="far"), "id, x and y of a joint in"),
+    ):
+        with pytest.raises(MeshrecError, match=says):
+            mpii.read_mpii(write_release(tmp_path, *points, wrong))
 
 
 def test_what_is_no_mpii_is_told_in_a_sentence(mpii: ModuleType, tiny: Path, tmp_path: Path) -> None:

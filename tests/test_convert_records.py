@@ -102,10 +102,16 @@ def test_another_conversion_does_not_go_on_in_its_folder(
 
 
 def test_a_box_beside_the_photograph_is_told(tools: SimpleNamespace, tmp_path: Path) -> None:
-    people = [coco_person(1, 1), coco_person(2, 2, bbox=[400.0, 10.0, 30.0, 40.0])]
+    """Others in the same photograph are kept, and so are all others if a box goes around nothing."""
+    beside = [[400.0, 10.0, 30.0, 40.0], [10.0, 130.0, 30.0, 40.0], [-50.0, 10.0, 30.0, 40.0], [9.0, -99.0, 30.0, 40.0]]
+    nothing = [[10.0, 10.0, 1e-9, 40.0], [0.0, 0.0, 1e30, 1e30]]
+    people = [coco_person(1, 10 + number, bbox=box) for number, box in enumerate([*beside, *nothing])]
+    people = [coco_person(1, 1), *people, coco_person(1, 2), coco_person(2, 3)]
     source = tools.coco.read_coco(write_coco(tmp_path / "coco", people), "val2017")
     index = tools.conversion.convert(source, tmp_path / "out", 1, Console(quiet=True))
-    assert index.people == 1 and "outside the photograph of 160 x 120" in index.skipped[0]
+    assert index.people == 3 and [shard.items for shard in index.shards] == [2]
+    assert ["outside the photograph of 160 x 120" in one for one in index.skipped] == [True] * 4 + [False] * 2
+    assert all("goes around nothing" in one for one in index.skipped[4:])
 
 
 def test_things_come_in_order_and_not_all_at_once(tools: SimpleNamespace) -> None:
@@ -127,7 +133,7 @@ def test_the_command_tells_what_it_did(
     conversion = convert_records.ConvertCOCO(folder=folder, output=tmp_path / "out", split="val2017", workers=1)
     assert convert_records.command(conversion, Console(stderr=True, width=120)) == 1
     told = capsys.readouterr().err
-    assert f"left out: {MISSING} is missing." in told and "photographs left out │ 2" in told
+    assert f"left out: {MISSING} is missing." in told and "left out          │ 2" in told
     again = convert_records.ConvertCOCO(folder=folder, output=tmp_path / "out2", split="val2017", workers=0)
     with pytest.raises(MeshrecError, match="--workers is 0"):
         convert_records.command(again, Console(stderr=True))

@@ -20,7 +20,6 @@ from meshrec.estimators import build_estimator
 from meshrec.evaluation import (
     ANGLES_DEG,
     FIGURES,
-    LIMB_JOINTS,
     Errors,
     Estimator,
     angle_of,
@@ -38,6 +37,7 @@ from meshrec.evaluation_report import record_of
 from meshrec.lift_evaluation import Sampler, best_of, sampled
 from meshrec.metrics import n_mpjpe_mm, pa_mpjpe_mm, root_relative
 from meshrec.models.lifter_file import write_lifter
+from meshrec.models.lifting import LIMB_JOINTS
 from meshrec.models.vae_lifter import LifterConfig, VaeLifter
 from meshrec.skeletons import H36M17
 from meshrec.types import Estimate, stack
@@ -554,7 +554,9 @@ def test_a_fit_answers_in_metres_and_not_where_nobody_is_seen():
     assert errors.pa_mpjpe_mm[1].isnan() and errors.mpjpe_mm[1].isnan()
 
 
-@pytest.mark.parametrize("flags", [["--page", "page.html"], ["--gendered"], ["--mesh-weights", "some.safetensors"]])
+@pytest.mark.parametrize(
+    "flags", [["--page", "page.html"], ["--gendered"], ["--mesh-weights", "some.safetensors"], ["--branch", "mesh"]]
+)
 def test_what_is_asked_of_records_is_not_asked_of_views(tmp_path, capsys, flags):
     assert main(["evaluate", "--data", str(write_capture(tmp_path / "capture.npz")), *flags]) == 1
     assert "holds no records" in capsys.readouterr().err

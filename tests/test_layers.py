@@ -62,6 +62,7 @@ LAYERS = (
     ("result",),
     ("skeleton_plot",),
     ("skeleton_page",),
+    ("recover_report",),
     ("recover",),
     ("lift_inputs",),
     ("lift_result",),

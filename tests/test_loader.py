@@ -138,6 +138,16 @@ def test_a_broken_picture_is_told_with_where_it_lies(tmp_path):
         list(validation_batches(records[0], BODIES, CROP_PX, batch=2))
 
 
+def test_numbers_that_make_no_sense_are_told_with_where_they_lie(tmp_path):
+    written(tmp_path / "first", "first", COCO17, 5)
+    file = tmp_path / "first" / "shard-00000" / "box_xyxy_px.npy"
+    boxes = np.load(file)
+    boxes[3] = np.nan
+    np.save(file, boxes)
+    with pytest.raises(MeshrecError, match=r"Data set first, row 3: row 3 of .*taken from first/3.jpg"):
+        list(validation_batches(open_records(tmp_path / "first"), BODIES, CROP_PX))
+
+
 def threads() -> int:
     return sum(thread.name.startswith("loader") for thread in threading.enumerate())
 

@@ -186,6 +186,33 @@ def test_three_keypoints_of_a_face_are_too_few(model):
     assert estimate.params is not None and (estimate.params.transl_m - params.transl_m)[:, :2].abs().max() < 0.05
 
 
+def test_a_keypoint_that_is_not_sure_places_nothing(model):
+    params = people_of(1)
+    keypoints = persons_of(params, model)[0].keypoints
+    confidence, xy_px, wrong = keypoints.confidence.clone(), keypoints.xy_px.clone(), COCO17.index("left_ankle")
+    confidence[wrong], xy_px[wrong] = 0.2, xy_px[wrong] + 300
+    persons = [replace(each, keypoints=Keypoints(xy_px, confidence, COCO17)) for each in persons_of(params, model)]
+    estimate = MeshBranch(knowing(params, persons, model), model, MeshConfig())(blank(), persons, CAMERA)
+    assert estimate.params is not None
+    assert (estimate.params.transl_m - params.transl_m).norm() < 2e-3
+
+
+def test_keypoints_of_another_pose_leave_the_network_s_place(model):
+    """The detector has the body upside down: it would stand behind the camera."""
+    params = people_of(1)
+    persons = persons_of(params, model)
+    xy_px = persons[0].keypoints.xy_px
+    turned = [replace(persons[0], keypoints=replace(persons[0].keypoints, xy_px=xy_px.mean(0) * 2 - xy_px))]
+    weak = weak_of(params, persons, model) + torch.tensor([0.0, 0.2, 0.1])
+    placed, own = (
+        MeshBranch(Knowing(params.rotations, weak, params.betas), model, MeshConfig(translation))
+        for translation in ("keypoints", "network")
+    )
+    estimate, expected = placed(blank(), turned, CAMERA).params, own(blank(), turned, CAMERA).params
+    assert estimate is not None and expected is not None
+    assert torch.allclose(estimate.transl_m, expected.transl_m, atol=1e-5)
+
+
 def test_a_turned_crop_shows_the_same_body(model):
     """The crop's root is turned with it, and turned back for the photograph."""
     params, angle_rad = people_of(2), torch.tensor([0.4, -0.7])
@@ -256,6 +283,24 @@ def test_attention_is_sure_where_it_is_sharp_and_in_the_photograph(batch):
     assert torch.allclose(attention_confidence(four, inside), torch.tensor(1 - 4 / 32, dtype=torch.float64))
 
 
+def test_what_a_crop_shows_beyond_the_photograph_is_not_looked_at(model):
+    """A cell counts where its middle lies in the photograph: the crop begins 27 px left of it and 22 px above."""
+    square = Square(torch.tensor([[5.0, 10.0]]), torch.tensor([64.0]), torch.zeros(1))
+    for row, column, seen in ((3, 3, True), (3, 2, False), (2, 3, False), (7, 7, True), (7, 2, False), (2, 7, False)):
+        stub = Knowing(torch.eye(3).expand(1, 24, 3, 3), torch.ones(1, 3), torch.zeros(1, 10), sharp(1, row, column))
+        crop = Crop(torch.zeros(1, 3, 64, 64), square)
+        looked = MeshBranch(stub, model, MeshConfig())._read(crop, torch.tensor([[64.0, 64.0]])).looked
+        assert (looked > 0.9).all() if seen else (looked < 1e-6).all(), (row, column)
+
+
+def test_a_person_whom_the_network_sees_behind_the_camera_stands_before_it(model):
+    params = people_of(1)
+    persons = [replace(each, keypoints=no_keypoints(1)[0]) for each in persons_of(params, model)]
+    stub = Knowing(params.rotations, torch.tensor([[-0.3, 0.0, 0.0]]), params.betas)
+    estimate = MeshBranch(stub, model, MeshConfig(translation="network"))(blank(), persons, CAMERA)
+    assert estimate.root_m is not None and estimate.root_m[0, 2] > 0 and estimate.joints17_m.isfinite().all()
+
+
 def test_every_joint_has_a_part_that_shows_it():
     assert all(part in SMPL24.joints for parts in PARTS_OF.values() for part in parts)
     assert {joint for joint in H36M17.joints if joint not in SMPL24.joints} == set(PARTS_OF)
@@ -318,13 +363,17 @@ def test_the_mirror_image_of_a_mirror_image_is_the_picture():
 
 def test_a_mirrored_body_is_the_body_in_a_mirror(model):
     params = people_of(2)
-    answer = Regressed(params.rotations, torch.zeros(2, 10), torch.ones(2, 3), torch.zeros(2, 25, 2, 2))
+    weak = torch.tensor([[0.9, 0.2, -0.1], [0.7, -0.4, 0.3]])
+    answer = Regressed(params.rotations, torch.zeros(2, 10), weak, torch.zeros(2, 25, 2, 2))
     joints, image = (
         model.joints24(BodyParams.from_rotations(each.rotations, each.betas, torch.zeros(2, 3)))
         for each in (answer, mirrored(answer))
     )
     expected = joints[:, SMPL24.mirror] * torch.tensor([-1.0, 1.0, 1.0])
     assert (image - expected).norm(dim=-1).max() < 0.01
+    shown, mirror = crop_project(joints, weak, 64), crop_project(expected, mirrored(answer).weak, 64)
+    in_mirror = torch.stack([64 - mirror[..., 0], mirror[..., 1]], dim=-1)
+    assert torch.allclose(in_mirror, shown[:, SMPL24.mirror], atol=1e-2)
 
 
 def test_with_the_mirror_image_the_answer_to_it_is_the_mirrored_answer(model, network):
@@ -372,10 +421,13 @@ def test_a_fit_goes_on_from_the_network_s_body(model):
     assert torch.equal(fitted.confidence, read.confidence)
 
 
-def test_who_has_too_few_keypoints_is_not_fitted(model):
+@pytest.mark.parametrize("seen", [(), ("nose", "left_eye", "right_eye", "left_ear", "right_ear")])
+def test_who_has_too_few_keypoints_is_not_fitted(model, seen):
     params = people_of(2)
     persons = persons_of(params, model)
-    persons[1] = replace(persons[1], keypoints=no_keypoints(1)[0])
+    confidence = torch.zeros(len(COCO17))
+    confidence[COCO17.indices(*seen)] = 1.0
+    persons[1] = replace(persons[1], keypoints=replace(persons[1].keypoints, confidence=confidence))
     sight = [Sight(blank(), persons, CAMERA)]
     truth = people_of(2)
     mesh = MeshBranch(knowing(truth, persons_of(truth, model), model), model, MeshConfig())
@@ -399,6 +451,20 @@ def test_the_registry_builds_the_mesh_branches_from_a_file(model, network, tmp_p
     assert refined("mesh") == refined("mesh+fit") == "mesh+fit"
     with pytest.raises(MeshrecError, match="--refine"):
         refined("lift")
+
+
+def test_the_regressor_named_mesh_needs_no_name(model, network, tmp_path, monkeypatch):
+    monkeypatch.setenv("MESHREC_DATA", str(tmp_path))
+    (tmp_path / "weights").mkdir()
+    write_regressor(tmp_path / "weights" / "mesh.safetensors", network)
+    assert build_branch("mesh", model, "none").name == "mesh"
+
+
+def test_the_precision_is_that_of_the_network(model, network):
+    for precision, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16)):
+        branch = MeshBranch(network, model, MeshConfig(precision=precision))
+        assert isinstance(branch.network, torch.nn.Module)
+        assert branch.network.get_submodule("backbone.conv1").weight.dtype == dtype
 
 
 def test_one_bad_sight_does_not_lose_the_others(model):

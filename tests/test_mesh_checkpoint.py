@@ -433,6 +433,11 @@ def test_a_tensor_written_by_hand_is_read(tmp_path):
         ({2: "I2\n"}, "damaged tensor"),
         ({3: "(I100000000000\nI1\nt"}, "of which its file holds 4 numbers"),
         ({4: "QInt8Storage"}, "unknown type, torch.QInt8Storage"),
+        ({2: "(I4611686018427387904\nI4\nI0\nt", 3: "(I1\nI1\nI1\nt"}, "damaged tensor"),
+        ({2: "(I281474976710656\nI281474976710656\nI0\nt", 3: "(I1\nI1\nI1\nt"}, "makes no sense|overflow"),
+        ({2: "(" + 50 * "I1\n" + "t", 3: "(" + 50 * "I1\n" + "t"}, "damaged tensor"),
+        ({3: "(I2\nI2\nt"}, "of which its file holds 4 numbers"),
+        ({1: "I9223372036854775808\n", 2: "(I0\nt", 3: "(I1\nt"}, "damaged tensor"),
     ],
 )
 def test_tensors_lie_inside_their_file(change, sentence, tmp_path):
@@ -442,6 +447,9 @@ def test_tensors_lie_inside_their_file(change, sentence, tmp_path):
     path = archive(tmp_path / "x.pt", tensor_program(*parts), {"0": bytes(16)})
     with pytest.raises(MeshrecError, match=sentence):
         TorchFile(path)
+    short = archive(tmp_path / "short.pt", tensor_program(*GOOD), {"0": bytes(15)})
+    with pytest.raises(MeshrecError, match="15 bytes for 4 numbers"):
+        TorchFile(short)
 
 
 @pytest.mark.parametrize(
@@ -466,6 +474,90 @@ def test_tensors_lie_inside_their_file(change, sentence, tmp_path):
 def test_hostile_programs_get_a_sentence(program, sentence, tmp_path):
     path = archive(tmp_path / "hostile.pt", program)
     with pytest.raises(MeshrecError, match=sentence):
+        TorchFile(path)
+
+
+DOUBLED = b"".join(b"q" + bytes([step]) + b"h" + bytes([step]) + b"\x86" for step in range(60))
+"""A tuple of itself twice, 60 times over: its hash would take 2^60 steps."""
+NESTED = 20_000 * b"\x85"
+"""A tuple in a tuple, and so on: to hash it, or to compare it, would fill the stack of the process."""
+
+
+@pytest.mark.parametrize("tuples", [DOUBLED, NESTED], ids=["doubled", "nested"])
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (b"})", b"Ns."),
+        (b"}()", b"Nu."),
+        (b"()", b"Nd."),
+        (b"\x80\x04\x8f()", b"\x90."),
+        (b"\x80\x04()", b"\x91."),
+        (b"ccollections\nOrderedDict\n((l(l)", b"aNaatR."),
+    ],
+    ids=["key", "keys", "dict", "set", "frozenset", "ordered"],
+)
+def test_what_would_take_forever_to_look_up_is_refused(before, tuples, after, tmp_path):
+    path = archive(tmp_path / "hostile.pt", before + tuples + after)
+    with pytest.raises(MeshrecError, match="looks something up by a tuple that no weights need"):
+        TorchFile(path)
+
+
+def test_numbers_that_share_a_hash_are_refused(tmp_path):
+    alike = b"".join(b"\x8a\x0a" + ((2**61 - 1) * count).to_bytes(10, "little") + b"N" for count in range(1, 10_000))
+    with pytest.raises(MeshrecError, match="looks something up by a int"):
+        TorchFile(archive(tmp_path / "hostile.pt", b"}(" + alike + b"u."))
+
+
+def test_simple_keys_of_every_kind_are_read(tmp_path):
+    saved = {"state_dict": {"w": torch.ones(2)}, 3: 1, ("a", 4): 2, None: 3, b"b": 4, 0.5: 5, True: 6, torch.float32: 7}
+    ordered = collections.OrderedDict({("a", 1): collections.OrderedDict(b=torch.ones(1))})
+    torch.save(saved | {"sets": {1, "a"}, "frozen": frozenset({("a", 2)}), "more": ordered}, tmp_path / "x.pt")
+    assert TorchFile(tmp_path / "x.pt").read(["w"])["w"].tolist() == [1, 1]
+
+
+def test_a_storage_is_not_described_anew(tmp_path):
+    storage = b"(S'storage'\nctorch\nFloatStorage\nS'0'\nS'cpu'\nI4\ntQ"
+    change = b"}S'count'\nI1000\nsb"
+    program = b"(dS'w'\nctorch._utils\n_rebuild_tensor_v2\n(" + storage + change + b"I0\n(I2\nt(I1\ntI00\n(dtRs."
+    with pytest.raises(MeshrecError, match="changes a storage that it has described"):
+        TorchFile(archive(tmp_path / "hostile.pt", program, {"0": bytes(16)}))
+
+
+def test_a_program_asks_for_few_things_and_a_sentence_stays_short(tmp_path):
+    many = b"](" + b"".join(b"cm%d\nx\n" % count for count in range(10_001)) + b"e."
+    with pytest.raises(MeshrecError, match="asks for more than 10000 things"):
+        TorchFile(archive(tmp_path / "hostile.pt", many))
+    with pytest.raises(MeshrecError) as told:
+        TorchFile(archive(tmp_path / "hostile.pt", b"cos\n" + 10_000 * b"x" + b"\n."))
+    assert "asks for os.xxx" in str(told.value) and len(str(told.value)) < 1000
+
+
+def test_archives_with_a_password_get_a_sentence(tmp_path):
+    path = archive(tmp_path / "x.pt", tensor_program(*GOOD), {"0": bytes(16)})
+    with zipfile.ZipFile(path, "a") as file:
+        file.writestr("archive/byteorder", b"little")
+    content = path.read_bytes()
+    entry, place = content.rfind(b"PK\x03\x04"), content.rfind(b"PK\x01\x02")
+    locked = bytearray(content)
+    locked[entry + 6] |= 1
+    locked[place + 8] |= 1
+    path.write_bytes(bytes(locked))
+    with pytest.raises(MeshrecError, match="makes no sense"):
+        TorchFile(path)
+
+
+def test_numbers_of_another_byte_order_are_refused(tmp_path):
+    path = archive(tmp_path / "x.pt", tensor_program(*GOOD), {"0": bytes(16)})
+    with zipfile.ZipFile(path, "a") as file:
+        file.writestr("archive/byteorder", b"big")
+    with pytest.raises(MeshrecError, match="numbers in another byte order"):
+        TorchFile(path)
+    stream = io.BytesIO()
+    torch.save({"w": torch.ones(2)}, stream, _use_new_zipfile_serialization=False)
+    content = bytearray(stream.getvalue())
+    content[content.index(b"\x88", content.index(b"little_endian"))] = 0x89
+    path.write_bytes(content)
+    with pytest.raises(MeshrecError, match="another byte order"):
         TorchFile(path)
 
 

@@ -205,7 +205,22 @@ def test_each_gender_has_its_body(model):
     found = bodies.joints(params, gender)
     torch.testing.assert_close(found[[0, 2]], body_joints(model, params[[0, 2]]))
     torch.testing.assert_close(found[1], body_joints(large, params[1]))
-    assert bodies.vertices(params, gender).shape[-2:] == model(params).vertices_m.shape[-2:]
+    vertices = bodies.vertices(params, gender)
+    torch.testing.assert_close(vertices[[0, 2]], model(params[[0, 2]]).vertices_m)
+    torch.testing.assert_close(vertices[1], large(params[1]).vertices_m)
+
+
+def test_betas_of_another_body_tell_its_joints_alone(model):
+    """A woman's betas mean nothing to the neutral body; where she has no body of her own, they are taken for its."""
+    large = BodyModel(replace(model.file, v_template=model.file.v_template * 1.1), torch.float64)
+    people, said = replace(people_of(model), gender=torch.tensor([0, 2, 1])), said_of(3)
+    criterion, terms = criterion_of(model, MeshLosses()), []
+    for bodies in (Bodies({"neutral": model}), Bodies({"neutral": model, "female": large})):
+        terms.append(criterion(said, lesson_of(people, bodies), 0))
+    assert (terms[0]["shape"] > 0).all()
+    assert (terms[1]["shape"] > 0).tolist() == [True, False, True]
+    assert (terms[1]["joints"] > 0).all()
+    assert (terms[0]["joints"] != terms[1]["joints"]).tolist() == [False, True, False]
 
 
 # ---- the terms
@@ -235,6 +250,20 @@ def test_the_camera_is_kept_in_front():
     (slope,) = torch.autograd.grad(value.sum(), scale)
     torch.testing.assert_close(slope[1:4], torch.full((3,), -20.0, dtype=torch.float64), rtol=1e-6, atol=0)
     assert float(value[0].detach()) == pytest.approx(41.0)
+
+
+@pytest.mark.parametrize("trouble", [math.nan, math.inf])
+def test_an_answer_that_is_no_number_is_one_of_every_term_that_it_enters(trouble, model, bodies):
+    """No index is made of it; the others are judged as ever."""
+    said, lesson = said_of(3), lesson_of(people_of(model), bodies, 32)
+    spoil = torch.tensor([1.0, trouble, 1.0], dtype=torch.float64)
+    honest = criterion_of(model)(said, lesson, 0)
+    camera = criterion_of(model)(replace(said, weak=said.weak * spoil[:, None]), lesson, 0)
+    pose = criterion_of(model)(replace(said, rotations=said.rotations * spoil[:, None, None, None]), lesson, 0)
+    for terms, spoiled in ((camera, {"points", "part_alignment"}), (pose, {"joints", "pose", "part_alignment"})):
+        for name in spoiled:
+            assert terms[name].isfinite().tolist() == [True, False, True], name
+            torch.testing.assert_close(terms[name][[0, 2]], honest[name][[0, 2]])
 
 
 def test_parts_are_what_the_pictures_show(model, bodies):

@@ -146,6 +146,11 @@ def test_a_moved_body_is_wrong_in_the_picture_alone(model, roll):
     assert torch.allclose(errors.reprojection_px, expected_px, rtol=1e-3), "in pixels of the photograph"
 
 
+def test_who_stands_behind_the_camera_has_no_place_in_the_picture(model, roll):
+    behind = errors_of(model, roll, lambda estimate: replace(estimate, root_m=-estimate.root_m))
+    assert behind.reprojection_px.isnan().all() and behind.mpjpe_mm.max() < 0.05
+
+
 def test_a_turned_body_is_right_after_the_best_similarity_and_a_mirrored_one_is_not(model, roll):
     params = params_of()
     turn = roma.rotvec_to_rotmat(torch.tensor([0.0, 1.0, 0.0]))

@@ -15,9 +15,10 @@ import roma
 import torch
 from PIL import Image
 
+from meshrec.body_file import MIN_BETAS
 from meshrec.camera import project
 from meshrec.data.crop import cut, square_of
-from meshrec.data.record_files import MARK, Header
+from meshrec.data.record_files import BETAS, MARK, Header
 from meshrec.data.record_writer import PICTURE_PX, NewRecord, RecordWriter, encode_picture
 from meshrec.data.records import Record, Records, Truth, open_records
 from meshrec.errors import MeshrecError
@@ -138,6 +139,48 @@ def test_a_person_of_whom_only_joints_in_the_picture_are_known(tmp_path):
     assert (flat[0].joints_m, flat[0].joints_weight, flat.joints_skeleton) == (None, None, None)
 
 
+def test_an_unknown_joint_may_be_anything(tmp_path):
+    new = person(1)
+    assert new.joints_m is not None and new.joints_weight is not None
+    joints_m = torch.where(new.joints_weight[:, None] > 0, new.joints_m, torch.nan)
+    record = one(tmp_path, replace(new, joints_m=joints_m))
+    assert record.joints_m is not None and record.joints_m.isfinite().all()
+
+
+def test_every_body_has_a_direction_for_each_shape_number():
+    assert MIN_BETAS >= BETAS
+
+
+@pytest.mark.parametrize("gender", ["neutral", "male", "female"])
+def test_genders_are_read_as_written(tmp_path, gender):
+    known = replace(truth(torch.Generator().manual_seed(1)), gender=gender)
+    record = one(tmp_path, replace(person(1), truth=known))
+    assert record.truth and record.truth.gender == gender
+
+
+def test_no_gender_is_neutral_and_a_strange_one_is_damage(tmp_path):
+    folder = tmp_path / "records"
+    written(folder, [person(0), person(1)])
+    resaved(folder / "shard-00000" / "gender.npy", lambda genders: np.array([b"", b"x"], "S1"))
+    records = open_records(folder)
+    neutral = records[0].truth
+    assert neutral and neutral.gender == "neutral"
+    with pytest.raises(MeshrecError, match=r"the gender of row 1 of .*00001.jpg\) is b'x'"):
+        records[1]
+
+
+def test_a_record_is_its_readers_own(tmp_path):
+    """What is done to one leaves the records as they are."""
+    records = written(tmp_path / "records", [person(0)])
+    for _ in range(2):
+        record = records[0]
+        assert record.truth and record.pixels.any() and record.truth.params.pose.any()
+        for tensor in (record.truth.params.pose, record.truth.params.root, record.keypoints.xy_px, record.box_xyxy_px):
+            assert tensor.any()
+            tensor.zero_()
+        record.pixels[:] = 0
+
+
 def test_a_body_of_known_place_without_a_camera_is_not_placed(tmp_path):
     assert not one(tmp_path, replace(person(1), camera=None)).placed
 
@@ -219,7 +262,8 @@ def test_the_picture_holds_the_square_about_the_box_as_far_as_the_photograph_goe
     wanted = np.clip(wanted, 0, [*SIZE, *SIZE])
     corner = np.array(picture.corner_px)
     end = corner + np.array(picture.size_px) / picture.scale
-    assert (np.abs(corner - wanted[:2]) <= 1).all() and (np.abs(end - wanted[2:]) <= 1 + 1 / picture.scale).all()
+    assert (corner <= wanted[:2]).all() and (corner > wanted[:2] - 1).all()
+    assert (np.abs(end - wanted[2:]) <= 1 + 1 / picture.scale).all()
     assert (end <= np.array(SIZE) + 1e-3).all() and max(picture.size_px) <= PICTURE_PX + 2
 
 
@@ -283,7 +327,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def test_a_killed_conversion_goes_on_and_ends_as_if_it_had_not_been(tmp_path):
     """Items of none, one and two people, and one that is skipped."""
-    items = [[0], [], [1, 2], [3], None, [4, 5], [6], []]
+    items = [[0], [], [], [1, 2], [3], None, [4, 5], [6], []]
 
     def convert(folder: Path, until: int) -> None:
         with RecordWriter(folder, HEADER, people_per_shard=2) as writer:
@@ -310,7 +354,7 @@ def test_a_killed_conversion_goes_on_and_ends_as_if_it_had_not_been(tmp_path):
     assert not list((tmp_path / "killed").glob(".*"))
     records = open_records(tmp_path / "killed", verify=True)
     assert records.column("frame").tolist() == [0, 1, 2, 3, 4, 5, 6]
-    assert (records.index.posed, records.index.skipped) == (7, ("item 4 is broken",))
+    assert (records.index.posed, records.index.skipped) == (7, ("item 5 is broken",))
 
 
 def test_a_conversion_of_something_else_does_not_go_on(tmp_path):
@@ -337,6 +381,11 @@ def test_finished_records_are_left_alone_and_nobody_is_no_records(tmp_path):
         {"joints_m": torch.zeros(24, 3), "joints_weight": torch.zeros(24)},
         {"box_xyxy_px": torch.tensor([0.0, float("nan"), 9.0, 9.0])},
         {"camera": Camera(torch.tensor(1.0), torch.zeros(2), 10, 10, "true")},
+        {"camera": replace(camera(), focal_px=torch.tensor(0.0))},
+        {"camera": replace(camera(), focal_px=torch.tensor(-700.0))},
+        {"camera": replace(camera(), center_px=torch.tensor([float("nan"), 1.0]))},
+        {"joints_m": torch.full((17, 3), torch.nan)},
+        {"joints_weight": torch.full((17,), torch.inf)},
     ],
 )
 def test_what_does_not_fit_is_refused_when_it_is_written(tmp_path, wrong):

@@ -11,6 +11,7 @@ import skimage.data
 import torch
 import trimesh
 from PIL import Image
+from rich.console import Console
 
 from meshrec.body import load_body_model
 from meshrec.branches.registry import BUILDERS, MESH_BUILDERS, branch_names, build_branch
@@ -21,7 +22,8 @@ from meshrec.models.lifter_file import write_lifter
 from meshrec.models.mesh_file import write_regressor
 from meshrec.models.regressor import MeshNetConfig, MeshRegressor
 from meshrec.models.vae_lifter import LifterConfig, VaeLifter
-from meshrec.recover import folder_names, seen_vertices
+from meshrec.recover import Recoverer, folder_names, recover_all, recover_group, seen_vertices
+from meshrec.recover_report import Outcome, tell
 from meshrec.skeletons import COCO17, H36M17, SMPL24
 from meshrec.types import BodyParams, Estimate, Keypoints, Person
 
@@ -288,6 +290,57 @@ def test_the_mesh_branch_takes_several_photographs_and_loses_none(photo, network
     assert np.allclose(alone["joints17_m"], person["joints17_m"], atol=1e-3)
 
 
+def outcome_of(name: str, **report: float | bool) -> Outcome:
+    person = {"joints17_seen": 17 * [True], "root_m": [0.0, 0.0, 3.0]} | ({"report": report} if report else {})
+    return Outcome(Path(name), Path("out"), 1.0, {"people": [person], "left_out": 0})
+
+
+def headings(outcomes: list[Outcome], capsys) -> str:
+    tell(outcomes, [], Path("out"), Console(stderr=True, width=120), as_json=False)
+    return capsys.readouterr().err
+
+
+def test_what_a_branch_says_of_nobody_has_no_column(capsys) -> None:
+    unfitted = headings([outcome_of("a.png"), outcome_of("b.png")], capsys)
+    assert "depth" in unfitted and "3.0 m" in unfitted and "b.png" in unfitted
+    assert not any(heading in unfitted for heading in ("off by", "plausible", "converged"))
+    fitted = headings([outcome_of("a.png"), outcome_of("b.png", reprojection_px=2.5, converged=True)], capsys)
+    assert "off by" in fitted and "2.5 px" in fitted and "converged" in fitted and "plausible" not in fitted
+    assert "recovered" not in headings([Outcome(Path("c.png"), Path("out"), error="no")], capsys).splitlines()[0]
+
+
+class Blind:
+    """A detector that sees nobody."""
+
+    name = "blind"
+
+    def __call__(self, photo):
+        return []
+
+
+class Several:
+    """A branch that is asked for several photographs at once."""
+
+    name = "several"
+
+    def __call__(self, photo, people, camera):
+        raise MeshrecError("nothing to say")
+
+    def several(self, sights):
+        raise MeshrecError("nothing to say")
+
+
+def test_each_photograph_is_told_of_when_it_is_looked_at_and_when_it_is_done(photo, tmp_path: Path) -> None:
+    """The branch is asked for many together, which is no reason for the bar to stand still until then."""
+    recoverer = Recoverer(Blind(), Several(), load_body_model())
+    told: list[Path] = []
+    outcomes = recover_group(recoverer, [(photo[0], tmp_path / str(index)) for index in range(3)], told.append)
+    assert "no person" in next(outcomes).error and len(told) == 3
+    assert len(list(outcomes)) == 2 and len(told) == 3
+    console = Console(stderr=True)
+    assert [outcome.photo for outcome in recover_all(recoverer, 3 * [photo[0]], tmp_path, console)] == 3 * [photo[0]]
+
+
 def test_the_body_of_the_mesh_branch_is_refined(photo, network, tmp_path: Path) -> None:
     picture, keypoints = photo
     flags = ["--keypoints", keypoints, "--branch", "mesh", "--refine", "--mesh-weights", network, "--prior", "none"]
@@ -358,6 +411,7 @@ def test_an_earlier_result_is_replaced(photo, lifter, tmp_path: Path) -> None:
         (["--branch", "mesh", "--mesh-weights", "missing.safetensors"], "missing.safetensors"),
         (["--branch", "fit", "--mesh-weights", "some.safetensors"], "leave them"),
         (["--branch", "lift", "--refine"], "--refine"),
+        (["--branch", "fit", "--precision", "bfloat16"], "leave them"),
         (["--detector", "rcnn", "--weights", "missing.pth"], "missing.pth"),
     ],
 )

@@ -3,6 +3,7 @@
 Run as a script it trains the toy tasks into a folder, alone or under torchrun.
 """
 
+import errno
 import fcntl
 import io
 import json
@@ -10,7 +11,6 @@ import math
 import os
 import random
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -22,11 +22,13 @@ from typing import Any, Literal
 
 import pytest
 import torch
+from peers import impatient, peer
 from pydantic import TypeAdapter
 from rich.console import Console
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from meshrec import tensor_files
 from meshrec.config import read_config
 from meshrec.errors import MeshrecError
 from meshrec.randomness import generator_of
@@ -198,10 +200,10 @@ def test_sigkill_at_a_random_moment_loses_nothing(tmp_path):
     assert steps == list(range(5, 301, 5))
 
 
-def script(folder: Path, pace: str, **environment: str) -> subprocess.Popen:
+def script(folder: Path, pace: str) -> subprocess.Popen:
     """This file as a process of its own."""
     command = [sys.executable, __file__, str(folder), pace]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"} | environment
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
     return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
 
 
@@ -303,23 +305,27 @@ def close(a: Path, b: Path) -> None:
         )
 
 
-def test_two_processes_are_one(tmp_path, monkeypatch):
+def test_two_processes_are_one(tmp_path):
     """As torchrun starts them, but that this process is the first."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    both = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2"}
-    child = script(tmp_path, "plain", **both, RANK="1", LOCAL_RANK="1")
     for kind, task in TASKS.items():
         train(tmp_path / f"one_{kind}", SPLIT, task(SPLIT))
-    for name, value in (both | {"RANK": "0", "LOCAL_RANK": "0"}).items():
-        monkeypatch.setenv(name, value)
-    main(tmp_path, "plain")
-    assert child.wait() == 0, child.stderr and child.stderr.read()
-    for kind in (*TASKS, "stopped"):
+    config = split_dropping()
+    train(tmp_path / "one_dropping", config, Watched(config))
+    with peer(__file__, str(tmp_path), "plain"):
+        main(tmp_path, "plain")
+    for kind in (*TASKS, "stopped", "dropping"):
         one = tmp_path / f"one_{kind.replace('stopped', 'regression')}"
         close(one, tmp_path / kind)
         same_logs(one, tmp_path / kind)
+
+
+def test_no_process_outlives_its_test():
+    with pytest.raises(KeyError), peer("-c", "import time; time.sleep(600)") as child:
+        raise KeyError
+    assert child.returncode is not None
+    with pytest.raises(AssertionError, match="trouble"), peer("-c", "raise SystemExit('trouble')"):
+        pass
+    assert "RANK" not in os.environ
 
 
 @pytest.mark.parametrize("kind", TASKS)
@@ -549,6 +555,11 @@ FALLING = [5.0, 3.0, 4.0, 4.0, 2.0, 6.0, 6.0, 6.0, 6.0, 1.0]
 """Best at 2, so back to it before step 5; best at 5, back before step 8; then nothing better in two."""
 
 
+def split_dropping() -> ToyConfig:
+    """What processes can share: an average, no dropout, and every best model is kept."""
+    return replace(changed(DROPPING, ema=0.9, keep_best=9), dropout=0.0)
+
+
 class Watched(Scripted):
     """A script that notes the weights of every batch's start, and gives the same figures wherever it goes on."""
 
@@ -609,6 +620,34 @@ def test_more_drops_can_be_asked_of_a_run_that_has_ended_and_fewer_cannot(tmp_pa
             train(tmp_path / "more", changed(DROPPING, **other))
 
 
+def test_a_full_disk_at_any_file_of_a_run_that_drops_costs_nothing(tmp_path, monkeypatch):
+    config, honest, written = changed(DROPPING, ema=0.9), tensor_files._save, []
+
+    def save(tensors: dict[str, Tensor], path: Path, header: str) -> None:
+        written.append(path)
+        if len(written) == full_at:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        honest(tensors, path, header)
+
+    monkeypatch.setattr(tensor_files, "_save", save)
+    full_at = 0
+    train(tmp_path / "whole", config, Watched(config))
+    for full_at in range(1, len(written) + 1):
+        written.clear()
+        with pytest.raises(MeshrecError, match="No space left on device"):
+            train(tmp_path / str(full_at), config, Watched(config))
+        assert train(tmp_path / str(full_at), config, Watched(config)).step == 9
+        assert content(tmp_path / str(full_at)) == content(tmp_path / "whole")
+
+
+def test_a_best_model_that_is_lost_is_named(tmp_path):
+    config = changed(DROPPING, steps=4)
+    train(tmp_path, config, Watched(config))
+    (tmp_path / "best_00000002.safetensors").unlink()
+    with pytest.raises(MeshrecError, match=r"best_00000002\.safetensors: No such file"):
+        train(tmp_path, DROPPING, Watched(DROPPING))
+
+
 def test_drops_say_what_they_do_and_need_patience(tmp_path):
     console = Console(file=io.StringIO())
     run(Watched(DROPPING), DROPPING, tmp_path, console=console)
@@ -663,6 +702,18 @@ class Telling(Regression):
 def test_what_a_task_tells_stands_in_the_log(tmp_path):
     train(tmp_path, CONFIG, Telling(CONFIG))
     assert [line.get("loader_images_per_s") for line in read_log(tmp_path / LOG)] == [7, None, 7, None, 7, 7, None]
+
+
+@pytest.mark.parametrize("kind", ["adamw", "sgd"])
+def test_weights_decay_and_biases_do_not(kind):
+    model = nn.Linear(3, 2)
+    nn.init.ones_(model.bias)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    descent = Descent(Phase("fit", (model,)), OptimizerConfig(kind, learning_rate=0.1, weight_decay=0.5), model)
+    descent.backward(0 * sum(parameter.sum() for parameter in model.parameters()))
+    descent.step(0.1)
+    torch.testing.assert_close(model.weight.detach(), 0.95 * before["weight"])
+    torch.testing.assert_close(model.bias.detach(), before["bias"], rtol=0, atol=0)
 
 
 # ---- what goes wrong
@@ -796,21 +847,18 @@ def main(folder: Path, pace: str) -> None:
         outcome = train(folder / "stopped", SPLIT, Regression(SPLIT, stop), processes=processes)
         assert (outcome.step, outcome.exit_code) == (5, 143), "a signal to one process ends all of them"
         train(folder / "stopped", SPLIT, Regression(SPLIT), processes=processes)
+        config = split_dropping()
+        outcome = train(folder / "dropping", config, Watched(config, lambda step: stop(step + 1)), processes=processes)
+        assert outcome.step == 4, "it stopped between being stuck and going back"
+        task = Watched(config)
+        train(folder / "dropping", config, task, processes=processes)
+        for step, best in ((4, 2), (7, 5)):
+            kept = load_file(folder / "dropping" / f"best_{best:08d}.safetensors")
+            assert all(torch.equal(tensor, kept[name]) for name, tensor in task.seen[step].items())
     threads = [path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")]
     assert not [name for name in threads if "gloo" in name], "threads that outlive training may abort the exit"
 
 
 if __name__ == "__main__":
+    impatient()
     main(Path(sys.argv[1]), sys.argv[2])
-
-
-@pytest.mark.parametrize("kind", ["adamw", "sgd"])
-def test_weights_decay_and_biases_do_not(kind):
-    model = nn.Linear(3, 2)
-    nn.init.ones_(model.bias)
-    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    descent = Descent(Phase("fit", (model,)), OptimizerConfig(kind, learning_rate=0.1, weight_decay=0.5), model)
-    descent.backward(0 * sum(parameter.sum() for parameter in model.parameters()))
-    descent.step(0.1)
-    torch.testing.assert_close(model.weight.detach(), 0.95 * before["weight"])
-    torch.testing.assert_close(model.bias.detach(), before["bias"], rtol=0, atol=0)

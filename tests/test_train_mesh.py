@@ -5,40 +5,43 @@ Run as a script it trains into a folder, alone or under torchrun.
 
 import io
 import math
-import os
-import socket
-import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import roma
 import torch
+from peers import impatient, peer
 from rich.console import Console
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from meshrec.body import load_body_model
+from meshrec.body import BodyModel, load_body_model
 from meshrec.camera import camera_from_body_axes, project
 from meshrec.config import read_config
 from meshrec.data.augment import AugmentConfig
+from meshrec.data.body_joints import BODY58
 from meshrec.data.record_files import Header
 from meshrec.data.record_writer import NewRecord, RecordWriter, encode_picture
 from meshrec.data.records import Truth
 from meshrec.errors import MeshrecError
-from meshrec.models.mesh_file import read_regressor, write_regressor
+from meshrec.models.mesh_file import read_regressor
 from meshrec.models.part_attention import Regressed
 from meshrec.models.regressor import MeshNetConfig, MeshRegressor
 from meshrec.render import render_rgba
 from meshrec.skeletons import COCO17, MPII16
+from meshrec.train import mesh
 from meshrec.train.checkpoint import LAST
 from meshrec.train.descent import OptimizerConfig
 from meshrec.train.journal import LOG, read_log
 from meshrec.train.loop import Outcome, run
-from meshrec.train.mesh import MeshRun, MeshTask, build_mesh_task, started
+from meshrec.train.mesh import JUDGED, MeshRun, MeshTask, build_mesh_task, started
 from meshrec.train.mesh_losses import MeshLosses
 from meshrec.train.processes import Processes, Share, launched
 from meshrec.train.training import LoopConfig, Training
@@ -77,6 +80,14 @@ def write_people(folder: Path, name: str, count: int, bodies: bool = True, seed:
             picture = encode_picture(pixels, box)
             writer.add(NewRecord(picture, box, seen, frame=number, source=f"{name}/{number:03}.png", **known))
     return folder
+
+
+@pytest.fixture(autouse=True, scope="module")
+def bodies_once() -> Iterator[None]:
+    """Every task has the same bodies: to fold one takes longer than to train with it here."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(mesh, "load_body_model", cache(load_body_model))
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -127,15 +138,11 @@ def config_of(sets: Path, **changes: Any) -> MeshRun:
     return replace(plain, **changes)
 
 
-def task_of(config: MeshRun, monkeypatch: pytest.MonkeyPatch | None = None) -> MeshTask:
+def task_of(config: MeshRun) -> MeshTask:
     """The task of a configuration, with a glance in the network's place."""
-    from meshrec.train import mesh
-
-    started, mesh.started = mesh.started, lambda config: Glance(config.network)
-    try:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(mesh, "started", lambda config: Glance(config.network))
         return build_mesh_task(config, CPU)
-    finally:
-        mesh.started = started
 
 
 def train(folder: Path, config: MeshRun, task: MeshTask | None = None, **options: Any) -> Outcome:
@@ -153,11 +160,11 @@ class Killed(BaseException):
     pass
 
 
-@pytest.mark.parametrize("channels_last", [False, True])
-def test_a_run_that_is_killed_goes_on_to_the_same_bits(channels_last, sets, tmp_path):
+def test_a_run_that_is_killed_goes_on_to_the_same_bits_whatever_the_threads(sets, tmp_path):
     adam = OptimizerConfig("adamw", learning_rate=1e-3)
-    config = config_of(sets, channels_last=channels_last, loop=loop(optimizer=adam, ema=0.9, checkpoint_every=2))
+    config = config_of(sets, channels_last=True, loop=loop(optimizer=adam, ema=0.9, checkpoint_every=2))
     train(tmp_path / "whole", config)
+    config = replace(config, workers=3)
     for step in (1, 5):
         task = task_of(config)
         honest = task.batch
@@ -169,12 +176,23 @@ def test_a_run_that_is_killed_goes_on_to_the_same_bits(channels_last, sets, tmp_
 
         task.batch = stop
         with pytest.raises(Killed):
-            train(tmp_path / str(step), config, task)
-        train(tmp_path / str(step), config)
-        for name in (LAST, "best_00000006.safetensors"):
-            files = [tmp_path / run / name for run in ("whole", str(step))]
-            assert not files[0].exists() or files[0].read_bytes() == files[1].read_bytes()
-        assert figures(tmp_path / str(step)) == figures(tmp_path / "whole")
+            train(tmp_path / "killed", config, task)
+    train(tmp_path / "killed", replace(config, workers=1))
+    files = sorted(path.name for path in (tmp_path / "whole").glob("*.safetensors"))
+    assert LAST in files
+    assert len(files) == 2
+    for name in files:
+        assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    assert figures(tmp_path / "killed") == figures(tmp_path / "whole")
+
+
+def test_people_lie_elsewhere_and_the_run_goes_on(sets, tmp_path):
+    train(tmp_path / "run", config_of(sets, loop=loop(steps=1)))
+    (tmp_path / "moved").symlink_to(sets, target_is_directory=True)
+    assert train(tmp_path / "run", config_of(tmp_path / "moved", loop=loop(steps=2))).step == 2
+    other = config_of(sets, validation=(sets / "whole", sets / "whole"), loop=loop(steps=2))
+    with pytest.raises(MeshrecError, match="other data"):
+        train(tmp_path / "run", other)
 
 
 SPLIT = {"norms": "frozen", "channels_last": False}
@@ -188,27 +206,18 @@ def close(a: Path, b: Path) -> None:
         assert one == pytest.approx(two, rel=1e-3)
 
 
-def test_parts_of_a_batch_are_the_batch(sets, tmp_path):
-    for parts in (1, 2, 4):
-        train(tmp_path / str(parts), config_of(sets, **SPLIT, loop=loop(accumulate=parts)))
-    close(tmp_path / "1", tmp_path / "2")
-    close(tmp_path / "1", tmp_path / "4")
+@pytest.fixture(scope="module")
+def undivided(sets, tmp_path_factory) -> Path:
+    """A run of one process, its batches in one piece."""
+    folder = tmp_path_factory.mktemp("run")
+    train(folder, config_of(sets, **SPLIT))
+    return folder
 
 
-def test_two_processes_are_one(sets, tmp_path, monkeypatch):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    both = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2"}
-    environment = os.environ | both | {"OMP_NUM_THREADS": "1", "RANK": "1", "LOCAL_RANK": "1"}
-    command = [sys.executable, __file__, str(sets), str(tmp_path / "two")]
-    child = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
-    train(tmp_path / "one", config_of(sets, **SPLIT))
-    for name, value in (both | {"RANK": "0", "LOCAL_RANK": "0"}).items():
-        monkeypatch.setenv(name, value)
-    main(sets, tmp_path / "two")
-    assert child.wait() == 0, child.stderr and child.stderr.read()
-    close(tmp_path / "one", tmp_path / "two")
+def test_two_processes_are_one_and_their_parts_too(sets, undivided, tmp_path):
+    with peer(__file__, str(sets), str(tmp_path)):
+        main(sets, tmp_path)
+    close(undivided, tmp_path)
 
 
 def test_batch_norms_take_part_unless_they_are_frozen(sets):
@@ -247,7 +256,7 @@ def test_a_few_people_are_soon_known_by_heart(tmp_path):
         channels_last=False,
         workers=1,
         select_by="mpjpe_mm",
-        loop=LoopConfig(steps=16, batch=2, optimizer=adam, validate_every=8, log_every=8),
+        loop=LoopConfig(steps=10, batch=2, optimizer=adam, validate_every=10, log_every=5),
     )
     task = build_mesh_task(config, CPU)
     with torch.no_grad():
@@ -258,6 +267,9 @@ def test_a_few_people_are_soon_known_by_heart(tmp_path):
     assert kept.config == SMALL
     learned = task.networks.network.state_dict()
     assert all(torch.equal(tensor, learned[name]) for name, tensor in kept.state_dict().items())
+    again = started(replace(config, start=outcome.folder / outcome.best[0].file))
+    assert all(torch.equal(tensor, learned[name]) for name, tensor in again.state_dict().items())
+    assert all(parameter.requires_grad for parameter in again.parameters())
 
 
 def test_the_log_has_every_term_and_the_shares_of_the_data_sets(sets, tmp_path):
@@ -287,6 +299,12 @@ def test_validation_is_3dpws_protocol(sets):
     assert (errors["mpjpe_mm"] > 200).all()
     some = replace(people, posed=torch.arange(6) < 2)
     assert len(task._errors(truth, some)["mpjpe_mm"]) == 2
+    counted = {name.removesuffix("@h36m17") for name in (BODY58.joints[row] for row in JUDGED)}
+    assert counted == {"thorax", "head_top"} | {
+        f"{side}_{joint}"
+        for side in ("left", "right")
+        for joint in ("hip", "knee", "ankle", "shoulder", "elbow", "wrist")
+    }
 
 
 def test_bf16_is_for_the_network_alone(sets, tmp_path):
@@ -336,38 +354,70 @@ def test_a_loss_that_is_no_number_names_the_term_and_the_records(sets, tmp_path)
         ({"mix": {"whole": 0.6, "flat": -0.4}}, r"-0\.4"),
         ({"mix": {"whole": 0.0, "flat": 0.0}}, r"flat|whole"),
         ({"mix": {"whole": 1.0}}, r"flat"),
-        ({"start": Path("nowhere.safetensors")}, r"nowhere\.safetensors"),
         ({"body": "nobody"}, r"nobody"),
     ],
 )
 def test_what_cannot_be_trained_is_told(changes, said, sets):
     with pytest.raises(MeshrecError, match=said):
-        build_mesh_task(config_of(sets, **changes), CPU)
+        task_of(config_of(sets, **changes))
 
 
 def test_validation_needs_a_known_body(sets):
     with pytest.raises(MeshrecError, match=r"None of the people in .*flat has a known body"):
-        build_mesh_task(config_of(sets, validation=(sets / "flat",)), CPU)
+        task_of(config_of(sets, validation=(sets / "flat",)))
 
 
-def test_weights_to_start_from_are_of_the_same_network(sets, tmp_path):
-    file = write_regressor(tmp_path / "start.safetensors", MeshRegressor(SMALL, torch.Generator().manual_seed(5)))
-    begun = started(config_of(sets, start=file))
-    weights = begun.state_dict()
-    for name, tensor in load_file(file).items():
-        assert torch.equal(weights[name], tensor.to(weights[name].dtype)), name
-    assert all(parameter.requires_grad for parameter in begun.parameters())
+def test_a_body_of_any_number_of_shapes_but_fewer_than_the_answers(sets, monkeypatch):
+    """More shape directions stay 0; a body of other vertices cannot be another's truth."""
+    plain, config = task_of(config_of(sets)), config_of(sets, body="own")
+    shapes = MODEL.file.shapedirs
+    for betas in (MODEL.num_betas + 6, 4):
+        kept = np.pad(shapes[..., :betas], ((0, 0), (0, 0), (0, max(betas - shapes.shape[2], 0))), constant_values=0.1)
+        own = BodyModel(replace(MODEL.file, shapedirs=kept))
+        monkeypatch.setattr(mesh, "load_body_model", lambda name, own=own: own)
+        if betas < 10:
+            with pytest.raises(MeshrecError, match="has 4 shape directions, and a mesh regressor answers with 10"):
+                task_of(config)
+        else:
+            task = task_of(config)
+            for name, term in plain.losses("mesh", plain.batch(0, Share())).items():
+                torch.testing.assert_close(task.losses("mesh", task.batch(0, Share()))[name], term)
+            with torch.no_grad():
+                assert all(0 < figure < 9999 for figure in task.validate(task.networks.eval()).values())
+
+
+def test_bodies_of_other_vertices_are_refused(sets, monkeypatch):
+    bald = SimpleNamespace(parts=MODEL.parts[1:], num_betas=10, file=SimpleNamespace(name="male"))
+    monkeypatch.setattr(mesh, "load_body_model", lambda name: bald if name == "male" else MODEL)
+    with pytest.raises(MeshrecError, match=r"The bodies neutral and male have .* vertices and cannot be compared"):
+        task_of(config_of(sets, gendered=True))
+
+
+def test_weights_to_start_from_are_of_the_same_network(sets, monkeypatch):
+    with torch.device("meta"):
+        given = MeshRegressor(SMALL)
+    monkeypatch.setattr(mesh, "open_regressor", lambda path: given)
     for name, value in {"backbone": "resnet50", "shape_attention": "downsampled", "offsets": False}.items():
-        config = config_of(sets, start=file, network=replace(SMALL, **{name: value}))
+        config = config_of(sets, start=Path("start.ckpt"), network=replace(SMALL, **{name: value}))
         with pytest.raises(MeshrecError, match=rf"whose {name} is .*; network\.{name} is {value}"):
             started(config)
+    assert started(config_of(sets, start=Path("start.ckpt"), network=replace(SMALL, crop_px=64))).config.crop_px == 64
+
+
+@pytest.mark.parametrize("kind", ["regressor", "backbone"])
+def test_weights_that_are_not_there_are_told(kind, sets):
+    with pytest.raises(MeshrecError, match=r"nowhere\.pth"):
+        started(config_of(sets, start=Path("nowhere.pth"), start_is=kind))
+    with pytest.raises(MeshrecError, match=r"start_is is backbone, and no weights are given\. Name"):
+        started(config_of(sets, start_is="backbone"))
 
 
 def test_a_backbone_alone_is_a_start(sets, tmp_path):
-    given, plain = (MeshRegressor(SMALL, torch.Generator().manual_seed(seed)) for seed in (5, 0))
-    save_file(given.backbone.state_dict(), tmp_path / "hrnet.safetensors")
+    plain = started(config_of(sets))
+    given = {name: 2 * tensor for name, tensor in plain.backbone.state_dict().items()}
+    save_file(given, tmp_path / "hrnet.safetensors")
     network = started(config_of(sets, start=tmp_path / "hrnet.safetensors", start_is="backbone"))
-    assert torch.equal(network.backbone.state_dict()["conv1.weight"], given.backbone.state_dict()["conv1.weight"])
+    assert torch.equal(network.backbone.state_dict()["conv1.weight"], given["conv1.weight"])
     assert torch.equal(network.head.state_dict()["cam_mlp.weight"], plain.head.state_dict()["cam_mlp.weight"])
 
 
@@ -395,10 +445,11 @@ def test_every_configuration_can_be_read_and_says_what_differs(file):
 
 
 def main(sets: Path, folder: Path) -> None:
-    config = config_of(sets, **SPLIT)
+    config = config_of(sets, **SPLIT, loop=loop(accumulate=2))
     with launched("cpu") as processes:
         train(folder, config, processes=processes)
 
 
 if __name__ == "__main__":
+    impatient()
     main(Path(sys.argv[1]), Path(sys.argv[2]))

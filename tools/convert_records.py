@@ -5,8 +5,8 @@
     python tools/convert_records.py coco COCO/ -o records/coco --split train2017
     python tools/convert_records.py h36m Human36M/ -o records/h36m
 
-The same command goes on where an earlier one was stopped. A photograph that cannot be used is named and left out, and
-the exit code is 1 then.
+The same command goes on where an earlier one was stopped. A photograph that cannot be used, or somebody with a box
+beside it, is named and left out, and the exit code is 1 then.
 """
 
 import os
@@ -37,7 +37,7 @@ from meshrec.errors import MeshrecError
 MOST_WORKERS = 8
 
 MOST_TOLD = 50
-"""So many photographs that were left out are named; the records name them all."""
+"""So many of what was left out are named; the records name them all."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,7 +141,7 @@ Action = (
 
 
 def command(conversion: Conversion, console: Console) -> int:
-    """Convert, and say what became of it: 1 if a photograph was left out."""
+    """Convert, and say what became of it: 1 if something was left out that is annotated."""
     conversion.check()
     with console.status("reading the annotations"):
         source = conversion.read()
@@ -153,13 +153,13 @@ def command(conversion: Conversion, console: Console) -> int:
 
 
 def tell(source: Source, index: Index, output: Path, console: Console) -> None:
-    """A table of counts, and the photographs that were left out."""
+    """A table of counts, and what was left out."""
     table = Table(title=f"{index.name} {index.split}", show_header=False)
     counts = {
         "people": index.people,
         "with an SMPL pose": index.posed,
-        "photographs": len(source.sheets) - len(index.skipped),
-        "photographs left out": len(index.skipped),
+        "photographs": len(source.sheets),
+        "left out": len(index.skipped),
         **{f"passed over ({reason})": count for reason, count in source.left_out.items() if count},
     }
     for name, count in counts.items():

@@ -57,6 +57,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "no bones": ("lift", {"losses.bones": 0.0}),
     "no chirality": ("lift", {"losses.chirality": 0.0}),
     "no joints hidden": ("lift", {"augment.drop_limbs": 0.0, "augment.drop_unnamed": 0.0}),
+    "more joints hidden": ("lift", {"augment.drop_limbs": 0.5, "imagine.drop_limbs": 0.9}),
     "no average": ("lift", {"loop.ema": 0.0}),
     "constant rate": ("lift", {"loop.optimizer.schedule": "constant"}),
     "dropout 0.2": ("lift", {"lifter.dropout": 0.2}),

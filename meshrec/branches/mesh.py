@@ -21,7 +21,7 @@ from meshrec.data.crop import cut, normalised, square_of
 from meshrec.errors import MeshrecError
 from meshrec.keypoints import FEWEST_SEEN, SEEN_CONFIDENCE, TRUNK
 from meshrec.models.part_attention import Regressed
-from meshrec.models.regressor import MeshNetConfig, MeshRegressor, for_inference
+from meshrec.models.regressor import MeshNetConfig, MeshRegressor, Precision, for_inference
 from meshrec.photo import Photo
 from meshrec.skeletons import COCO17, H36M17, SMPL24, convert, visibility
 from meshrec.translation import iterated_translation
@@ -41,7 +41,7 @@ class MeshConfig:
 
     translation: Literal["keypoints", "network"] = "keypoints"
     """Solved from 2D joints in the photograph's camera; or such that the pelvis stands where the network shows it."""
-    precision: Literal["float32", "bfloat16"] = "float32"
+    precision: Precision = "float32"
     """Of the network's layers."""
     flip: bool = False
     """Average with what the network says of the mirror image."""

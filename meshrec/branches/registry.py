@@ -3,8 +3,10 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
+from pathlib import Path
 from typing import Protocol, runtime_checkable
 
+from meshrec.assets import REGRESSORS, data_directory, find_regressor
 from meshrec.body import BodyModel
 from meshrec.branches.fit import FitBranch, FitConfig
 from meshrec.branches.lift import ASSUMED_HEIGHT_M, LiftBranch, LiftConfig
@@ -47,7 +49,7 @@ class MeshChoice:
     """Which network the mesh branch asks, and how."""
 
     weights: str | None = None
-    """By name or path: a file of ours, or an official checkpoint."""
+    """By name or path: a file of ours, or an official checkpoint; None: the one that is named mesh."""
     config: MeshConfig = field(default_factory=MeshConfig)
 
 
@@ -75,12 +77,19 @@ GROUP = "meshrec.branches"
 
 def mesh_branch(model: BodyModel, choice: MeshChoice) -> MeshBranch:
     """The branch with the network of a file."""
-    if choice.weights is None:
+    return MeshBranch(open_regressor(choice.weights or _own_weights()), model, choice.config)
+
+
+def _own_weights() -> Path:
+    """Those that need no name."""
+    try:
+        return find_regressor(REGRESSORS.prefix)
+    except MeshrecError as error:
         raise MeshrecError(
-            "The branch mesh has no weights of its own: name them with --mesh-weights FILE, a .safetensors file of "
-            "`meshrec train` or an official .ckpt."
-        )
-    return MeshBranch(open_regressor(choice.weights), model, choice.config)
+            "The branch mesh needs the weights of a network, and none ships: name them with --mesh-weights FILE, a "
+            f"best_*.safetensors of `meshrec train` or an official .ckpt, or keep them as "
+            f"{data_directory() / 'weights' / 'mesh.safetensors'}."
+        ) from error
 
 
 def branch_names() -> list[str]:
@@ -93,7 +102,9 @@ def refined(name: str) -> str:
     if name in REFINED.values():
         return name
     if name not in REFINED:
-        raise MeshrecError(f"--refine fits a body to what the branch {' or '.join(REFINED)} says, and this is {name}.")
+        raise MeshrecError(
+            f"--refine fits a body to what the branch {' or '.join(REFINED)} says, and this is {name}: leave it."
+        )
     return REFINED[name]
 
 
@@ -106,8 +117,8 @@ def build_branch(name: str, model: BodyModel, prior: str, mesh: MeshChoice | Non
         return MESH_BUILDERS[name](model, open_prior(prior), choice)
     if choice != MeshChoice():
         raise MeshrecError(
-            f"--mesh-weights and --flip belong to the branches {', '.join(MESH_BUILDERS)}, and this is {name}: leave "
-            f"them."
+            f"--mesh-weights, --flip and --precision belong to the branches {', '.join(MESH_BUILDERS)}, and this is "
+            f"{name}: leave them."
         )
     builder = BUILDERS.get(name) or next(point for point in entry_points(group=GROUP) if point.name == name).load()
     return builder(model, open_prior(prior))

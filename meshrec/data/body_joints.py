@@ -78,7 +78,7 @@ DOUBTS = (
 Thorax and neck are the middle of the shoulders to some (OpenPose's neck is by definition); to others the neck is where
 it meets the skull, near SMPL's head. MPII tells thorax and upper neck apart; the body's rows for the two lie 0.04 cm
 from each other, so they cannot both be meant. Shoulders, elbows, wrists, knees and ankles are within 0.1 cm by all
-three of the body's own definitions.
+three of the body's own definitions, and the head's top is 1.6 cm from the highest vertex.
 """
 
 UNSURE = frozenset(doubt.joint for doubt in DOUBTS if doubt.apart_cm > UNSURE_ABOVE_CM)

@@ -44,10 +44,13 @@ def cut(pixels: UInt8[np.ndarray, "H W 3"], square: Square, crop_px: int) -> UIn
     pixels tell it; a square that is hardly larger than the crop, or smaller, is interpolated bilinearly.
     """
     matrix = square.matrix(crop_px).double().numpy()
+    if not np.isfinite(matrix).all():
+        raise ValueError(f"{square} is no square of a picture")
+    pixels, matrix = _part(pixels, square, matrix)
     shrink = float(square.side_px) / crop_px
     if shrink >= 2:
         times = math.floor(shrink)
-        pixels, matrix = _reduced(*_part(pixels, square, matrix), times)
+        pixels, matrix = _reduced(pixels, matrix, times)
         shrink /= times
     samples = 1 if shrink <= HARDLY else 2
     sampled = _warped(pixels, samples * matrix, samples * crop_px)

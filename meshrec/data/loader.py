@@ -43,7 +43,7 @@ def look(records: Records, row: int, draw: Draw, crop_px: int) -> Sight:
     """A crop of one person; whatever is wrong with it is told with where it lies."""
     try:
         return sight_of(records[row], draw, crop_px)
-    except (MeshrecError, OSError, cv2.error) as error:
+    except (MeshrecError, OSError, ValueError, RuntimeError, cv2.error) as error:
         where = "" if isinstance(error, MeshrecError) else f" {records.told(row)}:"
         raise MeshrecError(f"Data set {records.name}, row {row}:{where} {error}") from error
 

@@ -111,7 +111,11 @@ class RestPelvis:
 
     @classmethod
     def of(cls, bodies: Mapping[Gender, BodyModel]) -> "RestPelvis":
-        """Of these bodies; the neutral one stands in for those that are not at hand."""
+        """Of these bodies; the neutral one stands in for those that are not at hand, as it does in published training.
+
+        A man's or a woman's `transl_m` was found with the body that `made_from` of the records tells: with another one
+        the person is off by the distance of the two bodies' pelvises at rest.
+        """
         if "neutral" not in bodies:
             raise ValueError(f"the neutral body stands in for others, and the bodies are {', '.join(bodies)}")
         chosen = [bodies.get(gender, bodies["neutral"]) for gender in GENDER_NAMES]

@@ -21,7 +21,7 @@ annotation is in pixels of the photograph; the camera frame is x right, y down, 
 | pose_axis_angle | 24, 3 | float32 | SMPL's rotations, the root in the camera frame |
 | betas | 10 | float32 | SMPL's shape |
 | transl_m | 3 | float32 | SMPL's translation in the camera frame |
-| gender | | S1 | the SMPL body that the truth belongs to: n, m, f, or empty |
+| gender | | S1 | the SMPL body that the truth belongs to: n, m, f, or empty (as n) |
 | focal_px, center_px | ; 2 | float32 | the pinhole of the photograph |
 | photo_size_px | 2 | int32 | width and height of the photograph |
 | picture_corner_px | 2 | float32 | where in the photograph the stored picture begins |
@@ -80,7 +80,7 @@ class Shard:
     items: int
     """How many things of the source it holds: photographs, or whatever was converted one by one."""
     skipped: tuple[str, ...]
-    """What was wrong with those of them that were left out."""
+    """What was wrong with those of them, or of the people in them, that were left out."""
     files: dict[str, File]
 
 

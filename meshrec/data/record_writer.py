@@ -14,7 +14,7 @@ import re
 import shutil
 import tarfile
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
@@ -64,7 +64,8 @@ JPEG_QUALITY = 92
 
 PEOPLE_PER_SHARD = 2048
 
-OURS = re.compile(r".*")
+ANYTHING = re.compile(r".*")
+"""Nothing in the folder of a shard that is written anew is kept."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,19 +168,19 @@ class RecordWriter:
         """How many people were added."""
         return sum(shard.people for shard in self._shards) + len(self._people)
 
-    def add(self, *people: NewRecord) -> None:
-        """The people of one thing of the source, a photograph say; nobody, where it shows nobody."""
+    def add(self, *people: NewRecord, problems: Sequence[str] = ()) -> None:
+        """The people of one thing of the source, a photograph say, and why others of it were left out."""
         for person in people:
             self._check(person)
         self._people.extend(people)
+        self._skipped.extend(problems)
         self._items += 1
         if len(self._people) >= self.people_per_shard:
             self._write_shard()
 
     def skip(self, problem: str) -> None:
         """One thing of the source is left out, and why."""
-        self._skipped.append(problem)
-        self.add()
+        self.add(problems=[problem])
 
     def close(self) -> Path:
         """Write the rest, and then `records.json`."""
@@ -214,17 +215,21 @@ class RecordWriter:
         if person.joints_m is not None and len(person.joints_m) != joints:
             raise ValueError(f"{len(person.joints_m)} joints_m, {self.header.joints_skeleton!r} has {joints}")
         numbers = [person.box_xyxy_px, person.keypoints.xy_px, person.keypoints.confidence]
+        if person.joints_m is not None and person.joints_weight is not None:
+            numbers += [person.joints_weight, person.joints_m[person.joints_weight > 0]]
+        if person.camera:
+            numbers += [person.camera.focal_px.log(), person.camera.center_px]
         if person.truth:
             params = person.truth.params
             numbers += [params.rotations, params.betas, params.transl_m]
             if params.betas.shape != (BETAS,):
                 raise ValueError(f"betas are {BETAS} numbers, not {tuple(params.betas.shape)}")
         if not all(bool(tensor.isfinite().all()) for tensor in numbers):
-            raise ValueError(f"{person.source}: box, keypoints or truth hold numbers that are not finite")
+            raise ValueError(f"{person.source}: box, joints, camera or truth hold numbers that are not finite")
 
     def _write_shard(self) -> None:
         path = self.folder / shard_name(len(self._shards))
-        with whole_folder(path, SHARD_MARK, OURS) as folder:
+        with whole_folder(path, SHARD_MARK, ANYTHING) as folder:
             places = _write_pictures(folder / IMAGES, [person.picture for person in self._people])
             rows = [self._row(person) | place for person, place in zip(self._people, places, strict=True)]
             for name, (dtype, row) in self._columns.items():

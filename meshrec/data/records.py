@@ -42,6 +42,7 @@ from meshrec.types import BodyParams, Camera, Keypoints, Person, Square
 Gender = Literal["neutral", "male", "female"]
 
 _GENDER_OF: dict[bytes, Gender] = {code: gender for gender, code in GENDERS.items()}  # type: ignore[misc]
+_GENDER_OF[b""] = "neutral"
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +52,7 @@ class Truth:
     params: BodyParams
     """Without batch axes; `betas` are 0 where the shape is not known, `transl_m` is 0 where the place is not known."""
     gender: Gender
-    """The body that the numbers belong to."""
+    """The body that the numbers belong to; `made_from` of the records tells which body found `transl_m`."""
     shaped: bool = True
     """Whether the shape is known."""
     placed: bool = True
@@ -191,7 +192,7 @@ class Records:
             box_xyxy_px=_tensor(columns["box_xyxy_px"][place]),
             keypoints=Keypoints(keypoints[:, :2], keypoints[:, 2], self.skeleton),
             camera=_camera(columns, place),
-            truth=_truth(columns, place),
+            truth=self._truth(shard, place),
             joints_m=_tensor(columns["joints_m"][place]).nan_to_num(0.0) if self.joints_skeleton else None,
             joints_weight=_tensor(columns["joints_weight"][place]) if self.joints_skeleton else None,
             joints_skeleton=self.joints_skeleton,
@@ -228,6 +229,26 @@ class Records:
             raise IndexError(f"rows are 0 to {len(self) - 1}, not {row}")
         shard = int(np.searchsorted(self._starts, row, side="right")) - 1
         return shard, row - int(self._starts[shard])
+
+    @cached_property
+    def _rotations(self) -> dict[int, Float[Tensor, "n 24 3 3"]]:
+        """SMPL's of the shards that were asked for: a shard's take hardly longer than those of one person."""
+        return {}
+
+    def _truth(self, shard: int, place: int) -> Truth | None:
+        columns = self.shards[shard]
+        if not np.isfinite(columns["pose_axis_angle"][place]).all():
+            return None
+        if shard not in self._rotations:
+            self._rotations[shard] = roma.rotvec_to_rotmat(_tensor(columns["pose_axis_angle"]))
+        code = bytes(columns["gender"][place])
+        if code not in _GENDER_OF:
+            row = int(self._starts[shard]) + place
+            raise damaged(self.path, f"the gender of {self.told(row)} is {code!r}; n, m, f and nothing are known")
+        betas, shaped = _known(columns["betas"][place])
+        transl_m, placed = _known(columns["transl_m"][place])
+        rotations = self._rotations[shard][place].clone()
+        return Truth(BodyParams.from_rotations(rotations, betas, transl_m), _GENDER_OF[code], shaped, placed)
 
     def _pixels(self, shard: int, place: int) -> UInt8[np.ndarray, "h w 3"]:
         columns = self.shards[shard]
@@ -273,14 +294,10 @@ def _camera(columns: Mapping[str, np.ndarray], place: int) -> Camera | None:
     return Camera(torch.tensor(focal_px), _tensor(columns["center_px"][place]), width, height, "true")
 
 
-def _truth(columns: Mapping[str, np.ndarray], place: int) -> Truth | None:
-    pose, betas, transl_m = (_tensor(columns[name][place]) for name in ("pose_axis_angle", "betas", "transl_m"))
-    if not pose.isfinite().all():
-        return None
-    shaped, placed = bool(betas.isfinite().all()), bool(transl_m.isfinite().all())
-    rotations = roma.rotvec_to_rotmat(pose)
-    params = BodyParams.from_rotations(rotations, betas.nan_to_num(0.0), transl_m.nan_to_num(0.0))
-    return Truth(params, _GENDER_OF.get(bytes(columns["gender"][place]), "neutral"), shaped, placed)
+def _known(row: Float[np.ndarray, "D"]) -> tuple[Float[Tensor, "D"], bool]:
+    """The numbers, and whether they are known; 0 where they are not."""
+    known = bool(np.isfinite(row).all())
+    return _tensor(row if known else np.zeros_like(row)), known
 
 
 def _tensor(row: Float[np.ndarray, "*row"]) -> Float[Tensor, "*row"]:

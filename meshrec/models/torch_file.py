@@ -1,15 +1,12 @@
 """Files that `torch.save` wrote, read without running anything that they say: their named tensors and nothing else.
 
-Such a file is a pickle, which is a program, and the numbers of its tensors. Here every name that the program asks for
-is answered by an inert stand-in, which keeps what it is given and does nothing: so the configurations and optimizers
-that trainers save beside the weights need not be installed, and a hostile file can do no harm. The numbers are decoded
+Such a file is a pickle, which is read by `inert_pickle`, and the numbers of its tensors. The numbers are decoded
 afterwards, those that are asked for. Both layouts are read: the archive, and what torch wrote before 1.6.
 """
 
 import io
 import math
 import pickle
-import pickletools
 import struct
 import zipfile
 from collections.abc import Iterable
@@ -22,9 +19,7 @@ import torch
 from torch import Tensor
 
 from meshrec.errors import MeshrecError
-
-MAX_STEPS = 2_000_000
-"""A checkpoint with an optimizer of 2,000 tensors takes a tenth of it."""
+from meshrec.models.inert_pickle import BadFileError, Inert, InertUnpickler, kind_of, walk
 
 MAX_PROGRAM = 100_000_000
 """Bytes of the pickle alone; the largest known take one hundredth."""
@@ -51,24 +46,6 @@ DTYPES = {
     "torch.BoolStorage": torch.bool,
 }
 
-PROGRAMS = (
-    "os",
-    "posix",
-    "nt",
-    "sys",
-    "subprocess",
-    "commands",
-    "shutil",
-    "runpy",
-    "importlib",
-    "socket",
-    "ctypes",
-    "pty",
-)
-BUILTINS = ("builtins", "__builtin__")
-HARMLESS = ("set", "frozenset", "list", "dict", "tuple", "object", "bytearray", "complex", "slice", "range", "int")
-"""What of Python's builtins a configuration may hold."""
-
 MALFORMED = (
     pickle.UnpicklingError,
     zipfile.BadZipFile,
@@ -77,17 +54,20 @@ MALFORMED = (
     AttributeError,
     LookupError,
     MemoryError,
-    NotImplementedError,
     OverflowError,
-    RecursionError,
+    RuntimeError,
     TypeError,
     ValueError,
 )
-"""What the unpickler and zipfile raise at a file that makes no sense."""
+"""What the unpickler, zipfile and torch raise at a file that makes no sense."""
 
+MAX_COUNT = 2**48
+"""Of numbers, along each axis of a tensor; the largest disks hold fewer."""
 
-class _BadFileError(ValueError):
-    """What is wrong with a file, as the end of a sentence that begins with it."""
+MAX_AXES = 16
+
+MAX_REASON = 300
+"""Letters of what is said of a file: a name in it may be as long as the file."""
 
 
 @dataclass(frozen=True)
@@ -97,6 +77,9 @@ class _Storage:
     key: str
     dtype: torch.dtype
     count: int
+
+    def __setstate__(self, state: Any) -> None:
+        raise BadFileError("changes a storage that it has described")
 
 
 @dataclass(frozen=True)
@@ -110,7 +93,7 @@ class _View:
 
     def __post_init__(self) -> None:
         if math.prod(self.shape) > self.storage.count or self.end > self.storage.count:
-            raise _BadFileError(f"has the shape {self.shape}, of which its file holds {self.storage.count} numbers")
+            raise BadFileError(f"has the shape {self.shape}, of which its file holds {self.storage.count} numbers")
 
     @property
     def end(self) -> int:
@@ -119,12 +102,19 @@ class _View:
             return 0
         return 1 + self.offset + sum((size - 1) * step for size, step in zip(self.shape, self.stride, strict=True))
 
+    def empty(self, device: str) -> Tensor:
+        """A tensor of its shape and type, with no numbers yet."""
+        return torch.empty(self.shape, dtype=self.storage.dtype, device=device)
+
 
 class TorchFile:
-    """A file that `torch.save` wrote: `layout` says the names, shapes and types of its tensors, `read` gives numbers.
+    """A file that `torch.save` wrote: the tensors of the saved dictionary, or of the `state_dict` inside it.
 
-    The tensors are those of the saved dictionary, or of the `state_dict` inside it.
+    `read` gives their numbers.
     """
+
+    layout: dict[str, Tensor]
+    """The tensors without their numbers, on the meta device."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -132,19 +122,13 @@ class TorchFile:
             with path.open("rb") as file:
                 saved, self._places = _of_archive(file) if file.read(4) == ENTRY else _of_legacy(file)
             self._views = _views(saved)
+            self.layout = {name: view.empty("meta") for name, view in self._views.items()}
         except OSError as error:
             raise MeshrecError(f"Cannot read {path}: {error.strerror or error}.") from error
         except MALFORMED as error:
             raise MeshrecError(
                 f"{path} holds no weights that torch saved: it {_reason(error)}. Take another file, or get it again."
             ) from error
-
-    @property
-    def layout(self) -> dict[str, Tensor]:
-        """The tensors without their numbers, on the meta device."""
-        return {
-            name: torch.empty(view.shape, dtype=view.storage.dtype, device="meta") for name, view in self._views.items()
-        }
 
     def read(self, names: Iterable[str]) -> dict[str, Tensor]:
         """These of the tensors, on the CPU."""
@@ -159,7 +143,7 @@ class TorchFile:
     def _tensor(self, file: BufferedIOBase, view: _View) -> Tensor:
         dtype, numbers = view.storage.dtype, view.end - view.offset
         if view.end == 0:
-            return torch.empty(view.shape, dtype=dtype)
+            return view.empty("cpu")
         place = self._places[view.storage.key]
         file.seek(place + view.offset * dtype.itemsize)
         raw = bytearray(_exactly(file, numbers * dtype.itemsize))
@@ -171,22 +155,22 @@ def _of_archive(file: BufferedIOBase) -> tuple[Any, dict[str, int]]:
     with zipfile.ZipFile(file) as archive:
         programs = [entry for entry in archive.infolist() if entry.filename.endswith("/data.pkl")]
         if len(programs) != 1:
-            raise _BadFileError(f"is an archive with {len(programs)} programs `data.pkl`, not one")
+            raise BadFileError(f"is an archive with {len(programs)} programs `data.pkl`, not one")
         (program,) = programs
         folder = program.filename.removesuffix("data.pkl")
         entries = {entry.filename.removeprefix(folder): entry for entry in archive.infolist()}
         if "constants.pkl" in entries:
-            raise _BadFileError("is a TorchScript program, not a dictionary of weights")
+            raise BadFileError("is a TorchScript program, not a dictionary of weights")
         if packed := [entry.filename for entry in entries.values() if entry.compress_type != zipfile.ZIP_STORED]:
-            raise _BadFileError(f"is compressed at {packed[0]}, which torch never does")
+            raise BadFileError(f"is compressed at {packed[0]}, which torch never does")
         if "byteorder" in entries and archive.read(entries["byteorder"]) != b"little":
-            raise _BadFileError("has its numbers in another byte order")
+            raise BadFileError("has its numbers in another byte order")
         saved, storages = _built(_bounded(file, _start(file, program), program.file_size))
     places = {}
     for storage in storages.values():
         entry = entries[f"data/{storage.key}"]
         if entry.file_size < storage.count * storage.dtype.itemsize:
-            raise _BadFileError(f"has {entry.file_size} bytes for {storage.count} numbers at {entry.filename}")
+            raise BadFileError(f"has {entry.file_size} bytes for {storage.count} numbers at {entry.filename}")
         places[storage.key] = _start(file, entry)
     return saved, places
 
@@ -196,7 +180,7 @@ def _start(file: BufferedIOBase, entry: zipfile.ZipInfo) -> int:
     file.seek(entry.header_offset)
     signature, name, extra = struct.unpack("<4s22xHH", _exactly(file, 30))
     if signature != ENTRY:
-        raise _BadFileError(f"is damaged at {entry.filename}")
+        raise BadFileError(f"is damaged at {entry.filename}")
     return entry.header_offset + 30 + name + extra
 
 
@@ -205,18 +189,18 @@ def _of_legacy(file: BufferedIOBase) -> tuple[Any, dict[str, int]]:
     file.seek(0)
     magic, _ = _built(_program(file))
     if magic != LEGACY_MAGIC:
-        raise _BadFileError("begins with another program")
+        raise BadFileError("begins with another program")
     version, _ = _built(_program(file))
     machine, _ = _built(_program(file))
     if version != LEGACY_PROTOCOL or not isinstance(machine, dict) or machine.get("little_endian") is not True:
-        raise _BadFileError("is of another version, or has its numbers in another byte order")
+        raise BadFileError("is of another version, or has its numbers in another byte order")
     saved, storages = _built(_program(file))
     keys, _ = _built(_program(file))
     places = {}
     for key in keys:
         (count,) = struct.unpack("<q", _exactly(file, 8))
         if _text(key) not in storages or count != storages[key].count:
-            raise _BadFileError(f"has {count} numbers for a storage that it does not describe so, {key}")
+            raise BadFileError(f"has {count} numbers for a storage that it does not describe so, {key}")
         places[key] = file.tell()
         file.seek(count * storages[key].dtype.itemsize, io.SEEK_CUR)
     return saved, places
@@ -225,13 +209,13 @@ def _of_legacy(file: BufferedIOBase) -> tuple[Any, dict[str, int]]:
 def _program(file: BufferedIOBase) -> bytes:
     """The pickle that begins here; the file then stands behind it."""
     start = file.tell()
-    _walk(file)
+    walk(file)
     return _bounded(file, start, file.tell() - start)
 
 
 def _bounded(file: BufferedIOBase, start: int, size: int) -> bytes:
     if size > MAX_PROGRAM:
-        raise _BadFileError(f"has a program of {size} bytes")
+        raise BadFileError(f"has a program of {size} bytes")
     file.seek(start)
     return _exactly(file, size)
 
@@ -241,130 +225,77 @@ def _exactly(file: BufferedIOBase, size: int) -> bytes:
     here = file.tell()
     end = file.seek(0, io.SEEK_END)
     if here + size > end:
-        raise _BadFileError(f"is cut off after {end} bytes")
+        raise BadFileError(f"is cut off after {end} bytes")
     file.seek(here)
     return file.read(size)
 
 
 def _built(program: bytes) -> tuple[Any, dict[str, _Storage]]:
     """What a program builds of stand-ins, and the storages that it names."""
-    _walk(io.BytesIO(program))
+    walk(io.BytesIO(program))
     reader = _Reader(io.BytesIO(program))
     return reader.load(), reader.storages
 
 
-def _walk(file: BufferedIOBase) -> None:
-    """Read a program once without running it: whole to its end, short, and with a small memory."""
-    for count, (step, argument, _) in enumerate(pickletools.genops(file)):  # type: ignore[arg-type]
-        if step.name.startswith("EXT"):
-            raise _BadFileError("asks for what other programs registered")
-        cell = argument if step.name in ("PUT", "BINPUT", "LONG_BINPUT") else 0
-        if max(count, cell or 0) > MAX_STEPS:
-            raise _BadFileError(f"takes more than {MAX_STEPS} steps to read")
-
-
-class _Inert:
-    """Stands in for whatever a program asks for: keeps the arguments of a call, and forgets all else."""
-
-    asked = ""
-    arguments: tuple[Any, ...] = ()
-
-    def __init__(self, *arguments: Any) -> None:
-        self.arguments = arguments
-
-    def __setstate__(self, state: Any) -> None:
-        pass
-
-    def __setitem__(self, key: Any, value: Any) -> None:
-        pass
-
-    def append(self, value: Any) -> None:
-        """Lists of other kinds."""
-
-    def extend(self, values: Any) -> None:
-        """Lists of other kinds."""
-
-    def add(self, value: Any) -> None:
-        """Sets of other kinds."""
-
-
-class _Dict(dict):
-    """Stands in for `collections.OrderedDict`, whose attributes are forgotten."""
-
-    def __setstate__(self, state: Any) -> None:
-        pass
-
-
-class _Reader(pickle.Unpickler):
-    """Python's unpickler, except that it finds nothing but stand-ins."""
+class _Reader(InertUnpickler):
+    """The unpickler of what `torch.save` writes, which notes the storages."""
 
     def __init__(self, stream: io.BytesIO) -> None:
-        super().__init__(stream, fix_imports=False, encoding="latin1")
+        super().__init__(stream)
         self.storages: dict[str, _Storage] = {}
-        self._kinds: dict[str, type] = {"collections.OrderedDict": _Dict}
-
-    def find_class(self, module_name: str, global_name: str) -> type:
-        asked = f"{module_name}.{global_name}"
-        package = module_name.partition(".")[0]
-        if package in PROGRAMS or (package in BUILTINS and global_name not in HARMLESS):
-            raise _BadFileError(f"asks for {asked}, which no weights need")
-        if asked not in self._kinds:
-            self._kinds[asked] = type("_Named", (_Inert,), {"asked": asked})
-        return self._kinds[asked]
 
     def persistent_load(self, pid: Any) -> _Storage:
         """("storage", its type, its key, its device, how many numbers), and in old files None."""
         what, kind, key, _, count, *view = pid
         if what != "storage" or any(part is not None for part in view) or not _counts((count,)):
-            raise _BadFileError("has a storage of an unknown form")
-        asked = kind.asked if isinstance(kind, type) and issubclass(kind, _Inert) else _kind(kind)
+            raise BadFileError("has a storage of an unknown form")
+        asked = kind.asked if isinstance(kind, type) and issubclass(kind, Inert) else kind_of(kind)
         if asked not in DTYPES or not isinstance(key, str):
-            raise _BadFileError(f"has numbers of an unknown type, {asked}")
+            raise BadFileError(f"has numbers of an unknown type, {asked}")
         storage = _Storage(key, DTYPES[asked], count)
-        if self.storages.setdefault(key, storage) != storage:
-            raise _BadFileError(f"says two things of its storage {key}")
-        return storage
+        known = self.storages.setdefault(key, storage)
+        if known != storage:
+            raise BadFileError(f"says two things of its storage {key}")
+        return known
 
 
 def _views(saved: Any) -> dict[str, _View]:
     """The named tensors of what was saved."""
     named = saved.get(STATE_DICT, saved) if isinstance(saved, dict) else saved
     if not isinstance(named, dict) or not named:
-        raise _BadFileError(f"holds a {_kind(named)}, not named tensors")
+        raise BadFileError(f"holds a {kind_of(named)}, not named tensors")
     return {_text(name): _view(name, value) for name, value in named.items()}
 
 
 def _view(name: Any, value: Any) -> _View:
-    if isinstance(value, _Inert) and value.asked == "torch._utils._rebuild_parameter":
+    if isinstance(value, Inert) and value.asked == "torch._utils._rebuild_parameter":
         value = value.arguments[0]
-    if not isinstance(value, _Inert) or value.asked != "torch._utils._rebuild_tensor_v2":
-        raise _BadFileError(f"has {_text(name)[:60]!r}, a {_kind(value)}, where a tensor should be")
+    if not isinstance(value, Inert) or value.asked != "torch._utils._rebuild_tensor_v2":
+        raise BadFileError(f"has {_text(name)[:60]!r}, a {kind_of(value)}, where a tensor should be")
     try:
         return _View(*_checked(*value.arguments[:4]))
-    except _BadFileError as error:
-        raise _BadFileError(f"has the tensor {name}, which {error}") from error
+    except BadFileError as error:
+        raise BadFileError(f"has the tensor {_text(name)[:60]}, which {error}") from error
 
 
 def _checked(storage: Any, offset: Any, shape: Any, stride: Any) -> tuple[_Storage, int, Any, Any]:
     if not isinstance(storage, _Storage) or not _counts((offset,), shape, stride) or len(shape) != len(stride):
-        raise _BadFileError("is a damaged tensor")
+        raise BadFileError("is a damaged tensor")
     return storage, offset, shape, stride
 
 
 def _text(name: Any) -> str:
     if not isinstance(name, str):
-        raise _BadFileError(f"has a name that is no text but a {_kind(name)}")
+        raise BadFileError(f"has a name that is no text but a {kind_of(name)}")
     return name
 
 
 def _counts(*groups: Any) -> bool:
-    """Whether these are tuples of whole numbers from 0 on."""
-    return all(isinstance(group, tuple) and all(type(n) is int and n >= 0 for n in group) for group in groups)
-
-
-def _kind(value: Any) -> str:
-    return value.asked if isinstance(value, _Inert) else type(value).__name__.strip("_").lower()
+    """Whether these are short tuples of whole numbers from 0 on."""
+    short = all(isinstance(group, tuple) and len(group) <= MAX_AXES for group in groups)
+    return short and all(type(n) is int and 0 <= n <= MAX_COUNT for group in groups for n in group)
 
 
 def _reason(error: BaseException) -> str:
-    return str(error) if isinstance(error, _BadFileError) else f"makes no sense ({type(error).__name__}: {error})"
+    told = str(error).partition("\n")[0][:MAX_REASON]
+    return told if isinstance(error, BadFileError) else f"makes no sense ({type(error).__name__}: {told})"

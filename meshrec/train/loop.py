@@ -22,7 +22,10 @@ from meshrec.train.processes import Processes
 from meshrec.train.task import Task, TellingTask
 from meshrec.train.training import LoopConfig, Training
 
-MAY_CHANGE = {"data", "loop.steps", "loop.patience", "loop.checkpoint_every", "loop.drops"}
+MAY_CHANGE = {
+    *("data", "validation", "workers"),
+    *("loop.steps", "loop.patience", "loop.checkpoint_every", "loop.drops"),
+}
 """What a run may be resumed with other values of: no step depends on them, and data are told by their fingerprint.
 
 The last step is validated even where `validate_every` would not, so more steps can come after one validation more.

@@ -20,6 +20,7 @@ from meshrec.data.crop import normalised
 from meshrec.data.loader import Loader, validation_batches
 from meshrec.data.mixture import Mixture
 from meshrec.data.people import People
+from meshrec.data.record_files import BETAS
 from meshrec.data.records import Gender, Records, open_records
 from meshrec.errors import MeshrecError
 from meshrec.metrics import mpjpe_mm, pa_mpjpe_mm, pve_mm
@@ -29,6 +30,7 @@ from meshrec.models.mesh_file import open_regressor
 from meshrec.models.part_attention import Regressed
 from meshrec.models.regressor import MeshNetConfig, MeshRegressor
 from meshrec.prior_files import open_prior
+from meshrec.record_evaluation import JOINTS14
 from meshrec.skeletons import H36M17
 from meshrec.train.descent import Phase
 from meshrec.train.mesh_lesson import Bodies, Lesson, lesson_of
@@ -38,10 +40,7 @@ from meshrec.train.training import LoopConfig
 from meshrec.types import BodyParams
 from priors.prior import Prior
 
-UNJUDGED = ("pelvis", "spine", "face")
-"""Joints of H36M17 that 3DPW's protocol leaves out: 14 are compared, about the pelvis."""
-
-JUDGED = BODY58.indices(*(row_name(joint, H36M17) for joint in H36M17.joints if joint not in UNJUDGED))
+JUDGED = BODY58.indices(*(row_name(joint, H36M17) for joint in JOINTS14))
 PELVIS = BODY58.index(row_name("pelvis", H36M17))
 
 
@@ -160,9 +159,9 @@ class MeshTask:
 
     def batch(self, step: int, share: Share) -> Turn:
         """People of this step, with their crops cut, and what they teach."""
-        self._step, config = step, self.config
+        self._step = step
         people = self._people(step, share).to(self.device)
-        labels_px = config.losses.labels_px(step, config.network.crop_px)
+        labels_px = self.config.losses.labels_px(step, self.config.network.crop_px)
         return Turn(step, people, lesson_of(people, self.bodies, labels_px))
 
     def losses(self, phase: str, batch: Turn) -> dict[str, Tensor]:
@@ -272,11 +271,17 @@ def fingerprint_of(*splits: Sequence[Records]) -> str:
 def started(config: MeshRun) -> MeshRegressor:
     """The regressor at its start: random, but for the weights that it is given."""
     generator = torch.Generator().manual_seed(config.loop.seed)
-    if config.start is None or config.start_is == "backbone":
+    if config.start_is == "backbone":
+        if config.start is None:
+            raise MeshrecError(
+                "start_is is backbone, and no weights are given. Name a backbone's with --start FILE, or begin at "
+                "random ones with --start-is regressor."
+            )
         network = MeshRegressor(config.network, generator)
-        if config.start is not None:
-            load_backbone(network, config.start)
+        load_backbone(network, config.start)
         return network
+    if config.start is None:
+        return MeshRegressor(config.network, generator)
     given = open_regressor(config.start)
     wanted, found = (asdict(replace(each, crop_px=COARSEST)) for each in (config.network, given.config))
     for name, value in wanted.items():
@@ -289,6 +294,26 @@ def started(config: MeshRun) -> MeshRegressor:
     return given.requires_grad_(True)
 
 
+def bodies_of(config: MeshRun) -> dict[Gender, BodyModel]:
+    """The answers' body, and men's and women's own where they are asked for."""
+    bodies: dict[Gender, BodyModel] = {"neutral": load_body_model(config.body)}
+    if config.gendered:
+        bodies |= {"male": load_body_model("male"), "female": load_body_model("female")}
+    kind = len(bodies["neutral"].parts)
+    for body in bodies.values():
+        if body.num_betas < BETAS:
+            raise MeshrecError(
+                f"The body {body.file.name} has {body.num_betas} shape directions, and a mesh regressor answers with "
+                f"{BETAS}. Name another with --body."
+            )
+        if len(body.parts) != kind:
+            raise MeshrecError(
+                f"The bodies {config.body} and {body.file.name} have {kind} and {len(body.parts)} vertices and cannot "
+                f"be compared. Name a body of the same kind with --body."
+            )
+    return bodies
+
+
 def build_mesh_task(config: MeshRun, device: torch.device) -> MeshTask:
     """The task of a configuration, its data, bodies and weights opened."""
     for name in ("data", "validation"):
@@ -296,9 +321,5 @@ def build_mesh_task(config: MeshRun, device: torch.device) -> MeshTask:
             raise MeshrecError(f"No people for {name}: name folders of records with --{name} FOLDER...")
     records = [open_records(path) for path in config.data]
     unseen = [open_records(path) for path in config.validation]
-    bodies: dict[Gender, BodyModel] = {"neutral": load_body_model(config.body)}
-    if config.gendered:
-        bodies |= {"male": load_body_model("male"), "female": load_body_model("female")}
-    prior = open_prior(config.prior) if config.losses.prior else None
-    network = started(config)
-    return MeshTask(config, network, bodies, records, unseen, device, prior)
+    bodies, prior = bodies_of(config), open_prior(config.prior) if config.losses.prior else None
+    return MeshTask(config, started(config), bodies, records, unseen, device, prior)

@@ -41,6 +41,11 @@ class Bodies(nn.Module):
         """Their vertices."""
         return self._of_each(params, gender, lambda model, some: model(some).vertices_m)
 
+    def answer(self, gender: Int[Tensor, "n"]) -> Bool[Tensor, "n"]:
+        """Whose truth is given in the body of the answers, so that its betas mean the same."""
+        others = [GENDER_NAMES.index(cast(Gender, name)) for name in self.others]
+        return torch.isin(gender, gender.new_tensor(others), invert=True)
+
     def _of_each(
         self, params: BodyParams, gender: Int[Tensor, "n"], points: Callable[[BodyModel, BodyParams], Tensor]
     ) -> Tensor:
@@ -68,6 +73,7 @@ class Lesson(Batched):
     betas: Float[Tensor, "*batch 10"]
     posed: Bool[Tensor, "*batch"]
     shaped: Bool[Tensor, "*batch"]
+    """Whether betas of the answers' body are known; another body's tell their joints alone."""
     labels: Int[Tensor, "*batch h w"] | None = None
     """What each pixel shows: 0 the background, 1 + j the skin of SMPL24 joint j; None where nobody asks."""
     labelled: Bool[Tensor, "*batch"] | None = None
@@ -96,7 +102,7 @@ def lesson_of(people: People, bodies: Bodies, labels_px: int = 0) -> Lesson:
         rotations=people.params.rotations,
         betas=people.params.betas,
         posed=people.posed,
-        shaped=people.shaped,
+        shaped=people.shaped & bodies.answer(people.gender),
         labels=part_labels(bodies, people, labels_px) if labels_px else None,
         labelled=placed if labels_px else None,
     )

@@ -132,16 +132,16 @@ class MeshCriterion(nn.Module):
         return (self.prior.energy(rotations[..., 1:, :, :]) / USUAL_ENERGY).log1p()
 
     def _misaligned(self, params: BodyParams, weak: Float[Tensor, "n 3"], lesson: Lesson) -> Float[Tensor, "n"]:
-        """BA of the skin's points and the pictures of parts; 0 where there is no picture."""
+        """BA of the skin's points and the pictures of parts; 0 where there is no picture, NaN for no finite answer."""
         assert self.skin is not None and lesson.labels is not None and lesson.labelled is not None
         posed = self.skin.posed(self.model.kinematics(params), params.betas, pose_features(params.rotations))
         depth_m = torch.cat([weak[:, 1:], FOCAL / weak[:, :1]], dim=-1)
         size_px = lesson.labels.shape[-1]
         xy = on_crop(posed.points_m.flatten(1, 2), weak).unflatten(1, posed.points_m.shape[1:3])
-        energy = body_part_alignment(
-            (xy + 1) * size_px / 2, posed.facing(depth_m.detach()), part_masks(lesson.labels - 1)
-        )
-        return torch.where(lesson.labelled, energy, 0.0)
+        finite = xy.isfinite().flatten(1).all(1)
+        xy_px = torch.where(finite[:, None, None, None], (xy + 1) * size_px / 2, 0.0)
+        energy = body_part_alignment(xy_px, posed.facing(depth_m.detach()), part_masks(lesson.labels - 1))
+        return torch.where(lesson.labelled, torch.where(finite, energy, torch.nan), 0.0)
 
 
 def on_crop(points_m: Float[Tensor, "*batch K 3"], weak: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch K 2"]:

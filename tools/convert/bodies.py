@@ -56,6 +56,11 @@ class Bodies:
         return pose_tree(params.rotations, rest_m).joints_m + params.transl_m[:, None]
 
     @property
+    def chosen(self) -> str:
+        """Which body placed the people of each gender; with another one they are off by its pelvis at rest."""
+        return ", ".join(f"{gender} placed by the body {name}" for gender, name in sorted(self._names.items()))
+
+    @property
     def told(self) -> tuple[str, ...]:
         """What stood in for the genders that the user has no body of."""
         return tuple(

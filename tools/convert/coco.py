@@ -35,15 +35,15 @@ def read_coco(
     path = annotations or first_of([folder / "annotations" / name, folder / name], "keypoints of COCO", "--annotations")
     photos = images or first_of([folder / split, folder / "images" / split], "photographs of COCO", "--images")
     content = read_json(path)
-    files = {row.get("id"): image_name(path, row.get("file_name")) for row in rows_of(path, content, "images")}
+    files = {str(row.get("id")): image_name(path, row.get("file_name")) for row in rows_of(path, content, "images")}
     kept, left_out = defaultdict(list), defaultdict(int)
     for row in rows_of(path, content, "annotations"):
         if reason := _unusable(path, row, least_joints):
             left_out[reason] += 1
-        elif row.get("image_id") not in files:
+        elif str(row.get("image_id")) not in files:
             raise MeshrecError(f"{path}: the annotation {row.get('id')} is of an image that is not listed.")
         else:
-            kept[row["image_id"]].append(row)
+            kept[str(row["image_id"])].append(row)
     people = sum(map(len, kept.values()))
     made_from = (
         f"COCO {split}: {path.name}, {people} people with {least_joints} joints or more in {len(kept)} photographs"

@@ -19,6 +19,7 @@ from convert.source import Annotation, Sheet, Source
 from meshrec.data.record_files import Index, read_index
 from meshrec.data.record_writer import PEOPLE_PER_SHARD, NewRecord, RecordWriter, encode_picture
 from meshrec.errors import MeshrecError
+from meshrec.keypoint_entries import MOST_SIDE_PX
 from meshrec.photo import read_photo
 
 AHEAD = 4
@@ -40,37 +41,40 @@ def convert(
         done = writer.items_done
         task = progress.add_task(source.header.name, total=len(source.sheets), completed=done)
         problems: list[str] = []
-        for people in in_order(records_of, source.sheets[done:], workers):
-            if isinstance(people, str):
-                problems.append(people)
-                writer.skip(people)
-                progress.update(task, description=f"{source.header.name} ({len(problems)} left out)")
-            else:
-                writer.add(*people)
-            progress.advance(task)
+        for people, wrong in in_order(records_of, source.sheets[done:], workers):
+            problems.extend(wrong)
+            writer.add(*people, problems=wrong)
+            told = f" ({len(problems)} left out)" if problems else ""
+            progress.update(task, advance=1, description=source.header.name + told)
         if problems and not writer.people:
             raise MeshrecError(f"None of {len(source.sheets)} photographs can be used. The first: {problems[0]}")
     return read_index(output)
 
 
-def records_of(sheet: Sheet) -> list[NewRecord] | str:
-    """The people of a photograph; a sentence, if it cannot be used."""
+def records_of(sheet: Sheet) -> tuple[list[NewRecord], list[str]]:
+    """The people of a photograph, and a sentence for everyone who cannot be used, or for the whole photograph."""
     if not sheet.photo.exists():
-        return f"{sheet.name} is missing."
+        return [], [f"{sheet.name} is missing."]
     try:
-        pixels = read_photo(sheet.photo).pixels
-        return [_record(sheet.name, person, pixels) for person in sheet.people()]
+        pixels, people = read_photo(sheet.photo).pixels, sheet.people()
     except MeshrecError as error:
-        return str(error).replace(str(sheet.photo), sheet.name)
+        return [], [str(error).replace(str(sheet.photo), sheet.name)]
+    records, problems = [], []
+    for person in people:
+        try:
+            records.append(_record(sheet.name, person, pixels))
+        except MeshrecError as error:
+            problems.append(str(error))
+    return records, problems
 
 
 def _record(name: str, person: Annotation, pixels: UInt8[np.ndarray, "H W 3"]) -> NewRecord:
     height, width = pixels.shape[:2]
-    x0, y0, x1, y1 = person.box_xyxy_px.tolist()
-    if x0 >= width or y0 >= height or x1 <= 0 or y1 <= 0:
-        raise MeshrecError(
-            f"{name}: a box {[x0, y0, x1, y1]} lies outside the photograph of {width} x {height} pixels."
-        )
+    box = x0, y0, x1, y1 = person.box_xyxy_px.tolist()
+    if not (x0 < width and y0 < height and x1 > 0 and y1 > 0):
+        raise MeshrecError(f"{name}: a box {box} lies outside the photograph of {width} x {height} pixels.")
+    if not (x0 < x1 and y0 < y1 and max(map(abs, box)) < MOST_SIDE_PX):
+        raise MeshrecError(f"{name}: a box {box} goes around nothing that can be cut out.")
     return NewRecord(
         picture=encode_picture(pixels, person.box_xyxy_px),
         box_xyxy_px=person.box_xyxy_px,

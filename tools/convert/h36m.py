@@ -27,6 +27,7 @@ from convert.source import (
     box_around,
     first_of,
     image_name,
+    lens_of,
     numbers,
     read_json,
     rows_of,
@@ -95,7 +96,7 @@ class Subject:
                 joints_weight=torch.ones(len(H36M17)),
                 subject=f"S{self.number}",
                 sequence=f"{doing} {take} camera {image['cam_idx']}",
-                frame=int(image["frame_idx"]),
+                frame=image["frame_idx"],
             )
         ]
 
@@ -104,6 +105,8 @@ class Subject:
         if fit is None:
             return None
         what = f"in the SMPL fit of frame {' '.join(pose)}"
+        if not isinstance(fit, dict):
+            raise MeshrecError(f"{self.path}: there are no named fields {what}.")
         rotvecs = numbers(self.path, fit.get("pose"), f"pose {what}", 72).view(1, 24, 3)
         rotations = in_camera(roma.rotvec_to_rotmat(rotvecs), view.R_camera_world[None])[0]
         betas = first_betas(numbers(self.path, fit.get("shape"), f"shape {what}", -1))
@@ -149,16 +152,19 @@ def _sheets(path: Path, photos: Path, number: int, every: int, bodies: Bodies) -
     rows = []
     for row in rows_of(data_file, data, "annotations"):
         image = images.get(row.get("image_id"))
-        if image is None or any(name not in image for name in (*KEYS, "cam_idx", "file_name")):
-            raise MeshrecError(f"{data_file}: the annotation {row.get('id')} has no image with {', '.join(KEYS)}.")
-        if int(image["frame_idx"]) % every == 0 and _at(joints, _pose_of(image)) is not None:
+        if image is None or any(not isinstance(image.get(name), int) for name in (*KEYS, "cam_idx")):
+            told = ", ".join((*KEYS, "cam_idx"))
+            raise MeshrecError(
+                f"{data_file}: the annotation {row.get('id')} has no image with whole numbers for {told}."
+            )
+        if image["frame_idx"] % every == 0 and _at(joints, _pose_of(image)) is not None:
             rows.append((image, _box(data_file, row)))
     views = views_of(Path(f"{start}_camera.json"), joints, rows)
     if fits:
         bodies.rest("neutral")  # before there are threads
     subject = Subject(number, path, views, joints, fits, bodies)
     for image, box in rows:
-        name = image_name(data_file, image["file_name"])
+        name = image_name(data_file, image.get("file_name"))
         yield Sheet(photos / name, name, partial(subject.person, image, box))
 
 
@@ -214,10 +220,11 @@ def views_of(path: Path, joints: Mapping[str, Any], rows: list[tuple[dict[str, A
 def _view(path: Path, index: str, camera: dict[str, Any], joints_m: Float[Tensor, "17 3"], box: Tensor) -> Viewpoint:
     R = numbers(path, camera.get("R"), f"R of camera {index}", 3, 3)
     t_m = numbers(path, camera.get("t"), f"t of camera {index}", 3) * MM
-    fx, fy = numbers(path, camera.get("f"), f"f of camera {index}", 2).tolist()
-    cx, cy = numbers(path, camera.get("c"), f"c of camera {index}", 2).tolist()
+    focal_px = numbers(path, camera.get("f"), f"f of camera {index}", 2).tolist()
+    center_px = numbers(path, camera.get("c"), f"c of camera {index}", 2).tolist()
+    lens = lens_of(path, focal_px, center_px, f"camera {index}")
     for moved_m in (t_m, -R @ t_m):
-        view = Viewpoint(R, moved_m, Lens((fx, fy), (cx, cy)))
+        view = Viewpoint(R, moved_m, lens)
         if _shows(view, joints_m, box):
             return view
     raise MeshrecError(

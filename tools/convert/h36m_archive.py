@@ -11,7 +11,7 @@ from pathlib import Path
 from jaxtyping import Float
 from torch import Tensor
 
-from convert.source import SCALE_PX, Annotation, Lens, Sheet, image_name, numbers, square_box
+from convert.source import SCALE_PX, Annotation, Lens, Sheet, image_name, lens_of, numbers, square_box
 from meshrec.arrays import read_arrays
 from meshrec.data.h36m_files import MMPOSE_NAME
 from meshrec.errors import MeshrecError
@@ -74,14 +74,14 @@ def _open(path: Path) -> Archive:
     names = tuple(image_name(path, name) for name in arrays["imgname"].tolist())
     joints = numbers(path, arrays["S"], "S", len(names), len(H36M17), 4).float()
     refuse_other_units(path, joints[..., :3])
-    K = numbers(path, arrays["K"], "K", 3, 3).tolist() if "K" in arrays else None
+    K = numbers(path, arrays["K"], "K", 3, 3) if "K" in arrays else None
     return Archive(
         names=names,
         center=numbers(path, arrays["center"], "center", len(names), 2),
         scale=numbers(path, arrays["scale"], "scale", len(names)),
         part=numbers(path, arrays["part"], "part", len(names), len(H36M17), 3).float(),
         joints=joints,
-        lens=Lens((K[0][0], K[1][1]), (K[0][2], K[1][2])) if K else None,
+        lens=None if K is None else lens_of(path, K.diagonal()[:2].tolist(), K[:2, 2].tolist(), "K"),
     )
 
 

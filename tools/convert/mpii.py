@@ -171,8 +171,11 @@ def _pose_of_struct(path: Path, image: str, sequence: str, person: Any) -> Pose 
         return None
     joints = torch.zeros(len(MPII16), 3, dtype=torch.float64)
     for point in points:
-        visible = np.atleast_1d(getattr(point, "is_visible", ()))
-        flag = 1.0 if visible.size and int(visible[0]) == 0 else 2.0
-        joints[int(point.id)] = numbers(path, [point.x, point.y, flag], f"a joint in {image}", 3)
+        told = [getattr(point, name, None) for name in ("id", "x", "y")]
+        joint, x, y = numbers(path, told, f"id, x and y of a joint in {image}", 3).tolist()
+        if joint not in range(len(MPII16)):
+            raise MeshrecError(f"{path}: a joint in {image} has the id {joint:g}; 0 to {len(MPII16) - 1} are known.")
+        hidden = str(getattr(point, "is_visible", "")) == "0"
+        joints[int(joint)] = torch.tensor([x, y, 1.0 if hidden else 2.0])
     center = numbers(path, [place.x, place.y], f"objpos in {image}", 2)
     return Pose(image, joints, center, float(numbers(path, scale[0], f"scale in {image}")), sequence)

@@ -122,17 +122,26 @@ def rows_of(path: Path, content: Any, name: str) -> list[dict[str, Any]]:
 
 
 def numbers(path: Path, values: Any, what: str, *shape: int, finite: bool = True) -> Float[Tensor, "*shape"]:
-    """Numbers of a given shape out of a file; -1 in the shape is any length."""
+    """Numbers of a given shape out of a file, finite in single precision too; -1 in the shape is any length."""
     try:
         array = torch.as_tensor(values, dtype=torch.float64)
     except (TypeError, ValueError, RuntimeError) as error:
         raise MeshrecError(f"{path}: {what} should be numbers ({error}). Download the file again.") from error
     fits = array.ndim == len(shape) and all(want in (-1, have) for have, want in zip(array.shape, shape, strict=True))
-    if not fits or (finite and not bool(array.isfinite().all())):
-        wanted = " x ".join("n" if side < 0 else str(side) for side in shape) or "one number"
-        found = " x ".join(map(str, array.shape)) if not fits else "some that are not finite"
-        raise MeshrecError(f"{path}: {what} should be {wanted} finite numbers, found {found or 'one number'}.")
+    if not fits or (finite and not bool(array.float().isfinite().all())):
+        sides = " x ".join("n" if side < 0 else str(side) for side in shape)
+        wanted = f"{sides} finite numbers" if shape else "one finite number"
+        found = "some that are not finite" if fits else " x ".join(map(str, array.shape)) or "one number"
+        raise MeshrecError(f"{path}: {what} should be {wanted}, found {found}.")
     return array
+
+
+def lens_of(path: Path, focal_xy_px: Sequence[float], center_px: Sequence[float], what: str) -> Lens:
+    """The pinhole that a file tells of."""
+    (fx, fy), (cx, cy) = focal_xy_px, center_px
+    if min(fx, fy) <= 0:
+        raise MeshrecError(f"{path}: the focal lengths of {what} are {fx:g} and {fy:g}; no camera has these.")
+    return Lens((fx, fy), (cx, cy))
 
 
 def image_name(path: Path, name: Any) -> str:

@@ -25,7 +25,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from convert.bodies import PELVIS, Bodies, first_betas, in_camera
-from convert.source import Annotation, Lens, Sheet, Source, box_around, first_of, numbers
+from convert.source import Annotation, Lens, Sheet, Source, box_around, first_of, lens_of, numbers
 from meshrec.data.record_files import Header
 from meshrec.data.records import Gender, Truth
 from meshrec.errors import MeshrecError
@@ -80,6 +80,10 @@ class Sequence3DPW:
         usable = torch.stack([actor.valid & actor.boxed for actor in self.actors]).any(0)
         return [frame for frame in usable.nonzero()[:, 0].tolist() if frame % every == 0]
 
+    def not_aligned(self, every: int) -> int:
+        """People in every so manieth frame whose place in the image is not known."""
+        return sum(int((~actor.valid)[::every].sum()) for actor in self.actors)
+
     def without_box(self, every: int) -> int:
         """People in these frames that nothing can be cropped for."""
         return sum(int((actor.valid & ~actor.boxed)[::every].sum()) for actor in self.actors)
@@ -117,22 +121,27 @@ def read_3dpw(folder: Path, split: Split, boxes: Boxes = "keypoints", every: int
     bodies = Bodies()
     sequences = [read_sequence(file, bodies, boxes) for file in files]
     sheets = [sequence.sheet(images, frame) for sequence in sequences for frame in sequence.frames(every)]
-    made_from = f"{len(files)} sequences, {len(sheets)} photographs, every {every}, boxes of {boxes}"
+    made_from = f"{len(files)} sequences, {len(sheets)} photographs, every {every}, boxes of {boxes}, {bodies.chosen}"
     header = Header("3dpw", split, COCO17.name, made_from=f"3DPW {split}: {made_from}", licence=LICENCE)
-    missing = sum(sequence.without_box(every) for sequence in sequences)
-    return Source(header, sheets, {"no box: fewer than two joints detected": missing}, bodies.told)
+    left_out = {
+        "camera not aligned, or numbers not finite": sum(sequence.not_aligned(every) for sequence in sequences),
+        "no box: fewer than two joints detected": sum(sequence.without_box(every) for sequence in sequences),
+    }
+    return Source(header, sheets, left_out, bodies.told)
 
 
 def read_sequence(path: Path, bodies: Bodies, boxes: Boxes = "keypoints") -> Sequence3DPW:
     """The people of a sequence in the frame of its camera."""
     fields = _fields(path)
     K = numbers(path, fields["cam_intrinsics"], "cam_intrinsics", 3, 3)
-    lens = Lens((float(K[0, 0]), float(K[1, 1])), (float(K[0, 2]), float(K[1, 2])))
+    lens = lens_of(path, K.diagonal()[:2].tolist(), K[:2, 2].tolist(), "cam_intrinsics")
     T_camera_world = numbers(path, fields["cam_poses"], "cam_poses", -1, 4, 4, finite=False)
     name = str(fields["sequence"])
-    if not re.fullmatch(r"[\w.-]+", name):
+    if not re.fullmatch(r"\w[\w.-]*", name):
         raise MeshrecError(f"{path}: the sequence is called {name[:40]!r}, which names no folder of images.")
-    told = [_of_actor(path, fields, index) for index in range(len(fields["poses"]))]
+    told = [_of_actor(path, fields, index) for index in range(_entries(fields["poses"]))]
+    if not told:
+        raise MeshrecError(f"{path}: poses should have an entry for each person, and has none.")
     actors = [
         _actor(path, f"{name}_{index}", one, T_camera_world, lens, bodies, boxes) for index, one in enumerate(told)
     ]
@@ -150,14 +159,19 @@ def _fields(path: Path) -> dict[str, Any]:
     return fields
 
 
+def _entries(field: Any) -> int:
+    """How many people, or frames, a field tells of."""
+    return len(field) if isinstance(field, list) or (isinstance(field, np.ndarray) and field.ndim) else 0
+
+
 def _of_actor(path: Path, fields: dict[str, Any], index: int) -> dict[str, Any]:
     """The fields that hold something for each person, for one of them."""
     names = ("poses", "trans", "betas", "genders", "poses2d", "campose_valid")
-    short = [name for name in names if not 0 <= index < len(fields[name])]
+    short = [name for name in names if index >= _entries(fields[name])]
     if short:
         raise MeshrecError(f"{path}: {', '.join(short)} should have as many entries as poses.")
     joints = fields.get("jointPositions")
-    told = joints[index] if joints is not None and index < len(joints) else None
+    told = joints[index] if joints is not None and index < _entries(joints) else None
     return {name: fields[name][index] for name in names} | {"jointPositions": told}
 
 
@@ -181,7 +195,8 @@ def _actor(
     poses = numbers(path, told["poses"], "poses", frames, 72, finite=False).view(frames, 24, 3)
     rotations = in_camera(roma.rotvec_to_rotmat(poses), T_camera_world[:, :3, :3])
     detected = numbers(path, told["poses2d"], "poses2d", frames, 3, len(OPENPOSE18_JOINTS), finite=False)
-    detected = detected.transpose(1, 2).nan_to_num(0.0)
+    detected = detected.transpose(1, 2)
+    detected = detected.where(detected.isfinite().all(-1, keepdim=True), 0.0)
     if boxes == "body":
         params = BodyParams.from_rotations(rotations, betas.expand(frames, -1), pelvis_m - rest_m)
         shown = _projected(bodies.joints24(gender, params), lens)
@@ -203,7 +218,7 @@ def _actor(
 def _pelvis_m(path: Path, told: dict[str, Any], rest_m: Float[Tensor, "3"], frames: int) -> Float[Tensor, "F 3"]:
     """The pelvis in the world: where the data set has it, if that is at rest relative to `trans`; else by the body."""
     trans_m = numbers(path, told["trans"], "trans", frames, 3, finite=False)
-    if told["jointPositions"] is not None and len(told["jointPositions"]) == frames:
+    if _entries(told["jointPositions"]) == frames:
         joints_m = numbers(path, told["jointPositions"], "jointPositions", frames, 3 * len(SMPL24), finite=False)
         told_m = joints_m.view(frames, len(SMPL24), 3)[:, PELVIS] - trans_m
         middle_m = told_m.nanmedian(0).values
