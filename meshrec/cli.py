@@ -11,7 +11,10 @@ VERBS = {
     "evaluate": ("meshrec.evaluate:command", "How good a branch is, on people whose 3D is known"),
     "export": ("meshrec.export:command", "Results and pose files to OBJ, PLY or GLB meshes"),
     "export-onnx": ("meshrec.export_onnx:command", "A mesh network as an ONNX file, checked against PyTorch"),
-    "train": ("meshrec.train.command:command", "Train a pose prior, a lifter or a mesh network; stops and goes on at any time"),
+    "train": (
+        "meshrec.train.command:command",
+        "Train a pose prior, a lifter or a mesh network; stops and goes on at any time",
+    ),
     "sample": ("meshrec.sample:command", "Bodies drawn from a pose prior, as a picture"),
     "score": ("meshrec.score:command", "The least plausible frames of a pose file"),
     "assets": ("meshrec.assets:command", "List, check and add SMPL body files of your own"),

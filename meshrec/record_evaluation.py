@@ -199,7 +199,7 @@ def holds_records(path: Path) -> bool:
 
 def roll_of(records: Sequence[Records], most: int | None = None) -> Roll:
     """Everybody whose SMPL pose and shape are known; or so many of them, evenly spread."""
-    known = [_known(each) for each in records]
+    known = [each.known_bodies for each in records]
     which = np.concatenate([np.full(mask.sum(), index) for index, mask in enumerate(known)])
     row = np.concatenate([mask.nonzero()[0] for mask in known])
     if not len(row):
@@ -209,13 +209,6 @@ def roll_of(records: Sequence[Records], most: int | None = None) -> Roll:
         np.arange(len(row)) if most is None else np.linspace(0, len(row) - 1, min(most, len(row))).round().astype(int)
     )
     return Roll(tuple(records), which[kept], row[kept], sum(map(len, known)) - len(row))
-
-
-def _known(records: Records) -> Bool[np.ndarray, "N"]:
-    truth = np.concatenate(
-        [records.column("pose_axis_angle").reshape(len(records), -1), records.column("betas")], axis=1
-    )
-    return np.asarray(np.isfinite(truth).all(axis=1))
 
 
 def errors_of(answer: Placed, truth: Placed, camera: Camera) -> PeopleErrors:

@@ -140,7 +140,7 @@ class _Reconstructor(_Inert):
 
 
 class _Encoded(_Inert):
-    """Stands in for `_codecs.encode(text, "latin1")`, and for `bytes()`: how Python 3 writes bytes into old protocols."""
+    """Stands in for `_codecs.encode(text, "latin1")`, and for `bytes()`: how Python 3 writes bytes then."""
 
 
 class _DType(_Inert):

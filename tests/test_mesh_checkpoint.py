@@ -215,7 +215,8 @@ def test_an_official_checkpoint_gives_the_official_answers(network, legacy, tmp_
     exact = loaded.double()(image.double())
     for name in ("rotations", "betas", "weak", "attention"):
         torch.testing.assert_close(getattr(exact, name), expected[name], rtol=0, atol=1e-9)
-        torch.testing.assert_close(getattr(said, name).double(), expected[name], rtol=0, atol=1e-3)
+        close = 1e-5 if name == "attention" else 2e-4  # of random weights, whose betas and cameras reach 8
+        torch.testing.assert_close(getattr(said, name).double(), expected[name], rtol=0, atol=close)
     assert (said.rotations - torch.eye(3)).abs().max() > 1
     assert said.attention.max() > 3 / said.attention[0, 0].numel()
 

@@ -12,13 +12,19 @@ from meshrec.body import BodyModel, load_body_model
 from meshrec.camera import camera_from_body_axes, project
 from meshrec.data.body_joints import BODY58, body_joints, placed
 from meshrec.data.people import People
+from meshrec.kinematics import pose_features
+from meshrec.losses import body_part_alignment
 from meshrec.models.part_attention import Regressed
+from meshrec.part_masks import part_masks
 from meshrec.prior_files import open_prior
+from meshrec.rasterize import rasterize
+from meshrec.shading import vertex_labels
 from meshrec.skeletons import H36M17, SMPL24
-from meshrec.train.mesh_lesson import Bodies, about_hips, lesson_of, middle_of_hips
+from meshrec.skin_points import skin_points
+from meshrec.train.mesh_lesson import Bodies, about_hips, lesson_of, middle_of_hips, part_labels
 from meshrec.train.mesh_losses import MeshCriterion, MeshLosses, behind, mislabelled, off, on_crop
 from meshrec.types import BodyParams, Camera, Square
-from meshrec.weak_perspective import crop_project
+from meshrec.weak_perspective import CROP_FOCAL_AT_PX, CROP_FOCAL_PX, crop_project
 
 CROP_PX = 64
 ALL = MeshLosses(parts=1.0, prior=0.1, keypoint_alignment=0.5, part_alignment=0.01, camera=1.0, parts_px=32)
@@ -169,6 +175,9 @@ def test_joints_without_a_body_teach_about_their_own_hips(skeleton, model, bodie
     assert (lesson.joints_weight > 0).sum() == 3 * count
     terms = criterion_of(model, MeshLosses())(true_answer(people, model), lesson, 0)
     torch.testing.assert_close(terms["joints"], torch.zeros(3, dtype=torch.float64))
+    hips = torch.tensor(["hip" in joint for joint in BODY58.joints])
+    lesson = lesson_of(replace(some, joints_weight=weight.masked_fill(hips, 0.0)), bodies)
+    assert (lesson.joints_weight == 0).all()
     lesson = lesson_of(replace(some, joints_weight=weight * 0), bodies)
     assert (criterion_of(model, MeshLosses())(said_of(3), lesson, 0)["joints"] == 0).all()
 
@@ -187,13 +196,24 @@ def test_joints_without_hips_teach_nothing_in_3d():
 def test_a_body_without_a_place_is_compared_with_its_annotation(model, bodies):
     people = people_of(model)
     seen = replace(people, placed=~people.placed, points=people.points + 5.0, weight=0.5 * people.weight)
-    lesson = lesson_of(seen, bodies)
+    lesson = lesson_of(seen, bodies, 32)
+    assert not lesson.labelled.any()
     torch.testing.assert_close(lesson.points, 2 * seen.points / CROP_PX - 1)
     torch.testing.assert_close(lesson.points_weight, seen.weight)
     behind_us = replace(people, params=replace(people.params, transl_m=people.params.transl_m * 0))
     lesson = lesson_of(behind_us, bodies)
     assert (lesson.points_weight < 1).any()
     assert (criterion_of(model, MeshLosses())(said_of(3), lesson, 0)["points"]).isfinite().all()
+
+
+def test_a_pose_without_a_shape_teaches_no_joints_of_its_body(model, bodies):
+    people = people_of(model)
+    lesson = lesson_of(
+        replace(people, shaped=~people.shaped, weight=0.5 * people.weight, joints_weight=people.weight * 0), bodies
+    )
+    assert lesson.posed.all()
+    assert (lesson.joints_weight == 0).all()
+    torch.testing.assert_close(lesson.points_weight, 0.5 * people.weight)
 
 
 def test_each_gender_has_its_body(model):
@@ -208,6 +228,10 @@ def test_each_gender_has_its_body(model):
     vertices = bodies.vertices(params, gender)
     torch.testing.assert_close(vertices[[0, 2]], model(params[[0, 2]]).vertices_m)
     torch.testing.assert_close(vertices[1], large(params[1]).vertices_m)
+    people = replace(people_of(model), gender=gender)
+    share = [(part_labels(one, people, 96) > 0).double().mean((-2, -1)) for one in (Bodies({"neutral": model}), bodies)]
+    assert ((share[1] / share[0])[[0, 2]] == 1).all()
+    assert float(share[1][1] / share[0][1]) == pytest.approx(1.21, abs=0.06)
 
 
 def test_betas_of_another_body_tell_its_joints_alone(model):
@@ -277,6 +301,10 @@ def test_parts_are_what_the_pictures_show(model, bodies):
     assert (left[0] | left[1])[:, 0].all(), "the left knee is in the left leg"
     assert not (left[0] | left[1])[:, 1].any()
     assert 0.05 < (labels > 0).double().mean() < 0.6
+    small = lesson_of(people, bodies, CROP_PX // 2).labels
+    finer = labels.view(3, CROP_PX // 2, 2, CROP_PX // 2, 2)
+    inside = (finer == finer[:, :, :1, :, :1]).all(-1).all(2)
+    assert (small == finer[:, :, 0, :, 0])[inside].double().mean() > 0.995, "half as wide, the picture is the same"
     assert int(labels.min()) == 0
     assert int(labels.max()) <= 24
 
@@ -288,6 +316,36 @@ def test_maps_that_show_the_parts_are_right():
     torch.testing.assert_close(mislabelled(logits, labels), torch.zeros(1, dtype=torch.float64), atol=1e-12, rtol=0)
     even = mislabelled(torch.zeros(1, 25, 4, 4, dtype=torch.float64), labels)
     torch.testing.assert_close(even, torch.full((1,), math.log(25), dtype=torch.float64))
+
+
+def test_maps_are_scaled_up_about_the_centres_of_their_pixels():
+    logits = torch.zeros(1, 25, 2, 2, dtype=torch.float64)
+    logits[:, 1, :, 1] = 1.0
+    across = torch.tensor([0.0, 0.25, 0.75, 1.0], dtype=torch.float64)
+    found = mislabelled(logits, torch.zeros(1, 4, 4, dtype=torch.long))
+    torch.testing.assert_close(found, (24 + across.exp()).log().mean()[None])
+
+
+def test_skin_is_compared_with_its_parts_where_the_camera_shows_it(model, bodies):
+    """Seen by the network's own camera, the answer's skin is what the pinhole camera shows of the body."""
+    focal_px, scale = CROP_FOCAL_PX * CROP_PX / CROP_FOCAL_AT_PX, 0.9
+    people = people_of(model)
+    depth_m = torch.full((3,), 2 * focal_px / (CROP_PX * scale), dtype=torch.float64)
+    transl_m = torch.stack([0.1 * noise(3), 0.1 * noise(3, seed=1), depth_m], dim=-1)
+    camera = replace(people.camera, focal_px=torch.full((3,), focal_px, dtype=torch.float64))
+    people = replace(people, camera=camera, params=replace(people.params, transl_m=transl_m))
+    said = said_of(3)
+    answer = replace(said, weak=torch.cat([torch.full((3, 1), scale), transl_m[:, :2]], dim=-1))
+    found = criterion_of(model, MeshLosses(part_alignment=1.0))(answer, lesson_of(people, bodies, CROP_PX), 0)
+
+    params = BodyParams.from_rotations(said.rotations, said.betas, torch.zeros_like(transl_m))
+    skin = skin_points(model, 16).posed(model.kinematics(params), params.betas, pose_features(params.rotations))
+    points = skin.points_m + transl_m[:, None, None]
+    seen_px = project(points.flatten(1, 2), camera).unflatten(1, points.shape[1:3])
+    fragments = rasterize(model(people.params).vertices_m, model.faces, camera)
+    masks = part_masks(vertex_labels(fragments, model.faces, model.parts))
+    wanted = body_part_alignment(seen_px, skin.facing(transl_m), masks)
+    torch.testing.assert_close(found["part_alignment"], wanted)
 
 
 def test_parts_are_taught_until_their_step(model, bodies):
@@ -326,6 +384,13 @@ def test_the_prior_draws_towards_real_poses_and_never_hard(rotations, model, bod
         sizes.append(float(term.detach().mean()))
         assert float(torch.autograd.grad(term.sum(), turns)[0].norm()) < 100
     assert sizes[0] < sizes[1] < sizes[2] < 30
+
+
+def test_the_prior_asks_how_the_body_is_posed_and_not_how_it_stands(model, bodies):
+    said, lesson = said_of(3), lesson_of(people_of(model), bodies)
+    prior = open_prior("gaussian")
+    term = MeshCriterion(MeshLosses(prior=1.0), model, prior)(said, lesson, 0)["prior"]
+    torch.testing.assert_close(term, (1 + prior.energy(said.rotations[:, 1:]) / 34.5).log())
 
 
 # ---- laws

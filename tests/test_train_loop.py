@@ -586,6 +586,10 @@ def test_a_run_that_is_stuck_goes_back_to_its_best_model_with_a_lower_rate(ema, 
     for step, best in ((4, 2), (7, 5)):
         kept = load_file(tmp_path / f"best_{best:08d}.safetensors")
         assert all(torch.equal(tensor, kept[name]) for name, tensor in task.seen[step].items())
+    if ema:
+        before, after = (load_file(tmp_path / f"best_{best:08d}.safetensors") for best in (2, 5))
+        for name, mean in after.items():
+            torch.testing.assert_close(mean, before[name].lerp(task.seen[5][name], 1 - 5 / 14))
     rates = {line["step"]: line["fit/learning_rate"] for line in read_log(tmp_path / LOG) if "fit/mse" in line}
     assert [rates[step] / 0.02 for step in (1, 4, 5, 7, 8, 9)] == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.01])
     moments = load_file(tmp_path / LAST)

@@ -12,6 +12,7 @@ from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -29,19 +30,20 @@ from meshrec.data.augment import AugmentConfig
 from meshrec.data.body_joints import BODY58
 from meshrec.data.record_files import Header
 from meshrec.data.record_writer import NewRecord, RecordWriter, encode_picture
-from meshrec.data.records import Truth
+from meshrec.data.records import Records, Truth
 from meshrec.errors import MeshrecError
 from meshrec.models.mesh_file import read_regressor
 from meshrec.models.part_attention import Regressed
 from meshrec.models.regressor import MeshNetConfig, MeshRegressor
+from meshrec.record_evaluation import JOINTS14
 from meshrec.render import render_rgba
-from meshrec.skeletons import COCO17, MPII16
+from meshrec.skeletons import COCO17, H36M17, MPII16
 from meshrec.train import mesh
 from meshrec.train.checkpoint import LAST
 from meshrec.train.descent import OptimizerConfig
 from meshrec.train.journal import LOG, read_log
 from meshrec.train.loop import Outcome, run
-from meshrec.train.mesh import JUDGED, MeshRun, MeshTask, build_mesh_task, started
+from meshrec.train.mesh import JUDGED, MeshRun, MeshTask, build_mesh_task, fingerprint_of, started
 from meshrec.train.mesh_losses import MeshLosses
 from meshrec.train.processes import Processes, Share, launched
 from meshrec.train.training import LoopConfig, Training
@@ -273,8 +275,13 @@ def test_a_few_people_are_soon_known_by_heart(tmp_path):
 
 
 def test_the_log_has_every_term_and_the_shares_of_the_data_sets(sets, tmp_path):
-    train(tmp_path, config_of(sets))
+    config = config_of(sets)
+    task = task_of(config)
+    train(tmp_path, config, task)
     lines = [line for line in read_log(tmp_path / LOG) if "mesh/joints" in line]
+    for line in lines:
+        drawn = torch.cat([task.loader.rows(step, 8).dataset for step in range(line["step"] - 2, line["step"])])
+        assert line["share/flat"] == pytest.approx(float((drawn == 1).double().mean()))
     terms = {f"mesh/{name}" for name in ("joints", "points", "pose", "shape", "camera", "parts", "prior")}
     assert terms < lines[0].keys()
     for line in lines:
@@ -300,11 +307,27 @@ def test_validation_is_3dpws_protocol(sets):
     some = replace(people, posed=torch.arange(6) < 2)
     assert len(task._errors(truth, some)["mpjpe_mm"]) == 2
     counted = {name.removesuffix("@h36m17") for name in (BODY58.joints[row] for row in JUDGED)}
+    assert len(JUDGED) == len(counted) == 14
     assert counted == {"thorax", "head_top"} | {
         f"{side}_{joint}"
         for side in ("left", "right")
         for joint in ("hip", "knee", "ankle", "shoulder", "elbow", "wrist")
     }
+
+
+def test_answers_are_judged_as_the_neutral_body_against_the_truths_own(sets, monkeypatch):
+    tall = BodyModel(replace(MODEL.file, v_template=1.1 * MODEL.file.v_template))
+    monkeypatch.setattr(mesh, "load_body_model", lambda name: tall if name == "female" else MODEL)
+    task = task_of(config_of(sets, gendered=True))
+    people = replace(next(task._others()), gender=torch.tensor([0, 1, 2, 0, 1, 2]))
+    truth = Regressed(people.params.rotations, people.params.betas, torch.ones(6, 3), torch.zeros(6, 25, 2, 2))
+    errors = task._errors(truth, people)
+    for name in ("mpjpe_mm", "pve_mm"):
+        assert (errors[name] > 10).tolist() == [False, False, True] * 2
+    found, true = (MODEL.regressed(people.params, H36M17), tall.regressed(people.params, H36M17))
+    found, true = (joints - joints[:, H36M17.indices("pelvis")] for joints in (found, true))
+    apart_m = (found - true)[2, H36M17.indices(*JOINTS14)].norm(dim=-1).mean()
+    assert float(errors["mpjpe_mm"][2]) == pytest.approx(1000 * float(apart_m), rel=1e-3)
 
 
 def test_bf16_is_for_the_network_alone(sets, tmp_path):
@@ -360,6 +383,22 @@ def test_a_loss_that_is_no_number_names_the_term_and_the_records(sets, tmp_path)
 def test_what_cannot_be_trained_is_told(changes, said, sets):
     with pytest.raises(MeshrecError, match=said):
         task_of(config_of(sets, **changes))
+
+
+def test_a_body_is_known_whose_every_number_is():
+    pose, betas = np.zeros((4, 24, 3)), np.zeros((4, 10))
+    pose[1, 5, 2] = betas[2, 9] = pose[3] = np.nan
+    records = Mock(Records)
+    records.column = {"pose_axis_angle": pose, "betas": betas}.get
+    assert Records.known_bodies.func(records).tolist() == [True, False, False, False]
+
+
+def test_other_people_are_other_data_wherever_they_lie():
+    whole, flat, other = (Mock(Records, split="train", fingerprint=mark) for mark in ("1", "2", "3"))
+    whole.name = flat.name = other.name = "people"
+    marks = [fingerprint_of([whole], [flat]), fingerprint_of([whole], [other]), fingerprint_of([other], [flat])]
+    marks += [fingerprint_of([flat], [whole]), fingerprint_of([whole, flat], [])]
+    assert len(set(marks)) == len(marks)
 
 
 def test_validation_needs_a_known_body(sets):

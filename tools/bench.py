@@ -15,7 +15,7 @@ from functools import partial
 
 import torch
 import tyro
-from benchmarks import bodies, errors, fits, lift, mesh, photographs, pictures, priors
+from benchmarks import bodies, errors, fits, lift, loader, mesh, photographs, pictures, priors
 from benchmarks.clock import Figure
 from rich.console import Console
 from rich.table import Table
@@ -69,6 +69,7 @@ CASES = {
     "lift.inference.bfloat16": Case(partial(lift.inference, "bfloat16"), ratio=2.3),
     "lift.bfloat16_loss": Case(lift.bfloat16_loss, most=0.1),
     "lift.training": Case(lift.training, ratio=1),
+    "loader.stored_crops": Case(loader.stored_crops, ratio=4),
     "mesh.inference": Case(partial(mesh.inference, "float32"), ratio=1.3),
     "mesh.inference.bfloat16": Case(partial(mesh.inference, "bfloat16"), ratio=1.8),
     "mesh.inference.difference": Case(mesh.difference, most=1e-5),

@@ -22,6 +22,9 @@ from meshrec.types import BodyParams, Camera, Square
 CROP_MARGIN = 1.2
 """The square's side over the longer side of the person's box: SPIN's."""
 
+ROUNDING = 1e-3
+"""A square of a whole number of crops stays one, whichever way its side was come by."""
+
 HARDLY = 1.25
 """A picture that shrinks by less needs no mean: what it has of finer detail is little, and sharper is better."""
 
@@ -48,8 +51,8 @@ def cut(pixels: UInt8[np.ndarray, "H W 3"], square: Square, crop_px: int) -> UIn
         raise ValueError(f"{square} is no square of a picture")
     pixels, matrix = _part(pixels, square, matrix)
     shrink = float(square.side_px) / crop_px
-    if shrink >= 2:
-        times = math.floor(shrink)
+    if shrink + ROUNDING >= 2:
+        times = math.floor(shrink + ROUNDING)
         pixels, matrix = _reduced(pixels, matrix, times)
         shrink /= times
     samples = 1 if shrink <= HARDLY else 2

@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 import roma
 import torch
-from jaxtyping import Float, Int, Shaped, UInt8
+from jaxtyping import Bool, Float, Int, Shaped, UInt8
 from pydantic import TypeAdapter
 from torch import Tensor
 
@@ -208,6 +208,12 @@ class Records:
         if name not in self.shards[0]:
             raise ValueError(f"records have no column {name!r}; they have {', '.join(self.shards[0])}")
         return np.concatenate([shard[name] for shard in self.shards])
+
+    @cached_property
+    def known_bodies(self) -> Bool[np.ndarray, "N"]:
+        """Of which people pose and shape are known."""
+        pose, betas = (np.isfinite(self.column(name)) for name in ("pose_axis_angle", "betas"))
+        return np.logical_and(pose.all((1, 2)), betas.all(1))
 
     def told(self, row: int) -> str:
         """Where a row lies, for messages."""

@@ -7,9 +7,8 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from meshrec.body import BodyModel, load_body_model
@@ -226,7 +225,7 @@ class MeshTask:
 
     def _refuse(self) -> None:
         """Data that say nothing of any body cannot be validated on."""
-        if not any(known_bodies(one).any() for one in self.unseen):
+        if not any(one.known_bodies.any() for one in self.unseen):
             raise MeshrecError(
                 f"None of the people in {', '.join(str(one.path) for one in self.unseen)} has a known body, so nothing "
                 f"can be measured on them. Name other folders with --validation FOLDER..."
@@ -252,12 +251,6 @@ class MeshTask:
 def told(records: Records, row: int) -> str:
     """Where a person is to be found."""
     return f"{records.name} {records.told(row)}, frame {int(records.column('frame')[row])}"
-
-
-def known_bodies(records: Records) -> Bool[np.ndarray, "N"]:
-    """Of which people pose and shape are known."""
-    pose, betas = (np.isfinite(records.column(name)) for name in ("pose_axis_angle", "betas"))
-    return np.logical_and(pose.all((1, 2)), betas.all(1))
 
 
 def fingerprint_of(*splits: Sequence[Records]) -> str:

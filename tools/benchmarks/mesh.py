@@ -142,7 +142,10 @@ def _crops(count: int) -> Float[Tensor, "N C S S"]:
 
 @cache
 def _crops_of(config: MeshNetConfig, count: int) -> Float[Tensor, "N C S S"]:
-    """Squares of a photograph, each elsewhere and of another size; noise for a network that sees no colours."""
+    """Squares of a photograph, each elsewhere and of another size, channel after channel, as the peer's layers are.
+
+    Noise for a network that sees no colours.
+    """
     if config.input != "rgb":
         shape = (count, CHANNELS[config.input], config.crop_px, config.crop_px)
         return torch.randn(shape, generator=torch.Generator().manual_seed(2))
@@ -150,4 +153,4 @@ def _crops_of(config: MeshNetConfig, count: int) -> Float[Tensor, "N C S S"]:
     place = torch.rand(count, 3, generator=random)
     squares = Square(100 + 300 * place[:, :2], 120 + 280 * place[:, 2], torch.zeros(count))
     cuts = [cut(pixels, squares[row], config.crop_px) for row in range(count)]
-    return normalised(torch.from_numpy(np.stack(cuts)).permute(0, 3, 1, 2))
+    return normalised(torch.from_numpy(np.stack(cuts)).permute(0, 3, 1, 2)).contiguous()
