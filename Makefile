@@ -17,7 +17,7 @@ demo: setup
 	$(BIN)/python tools/demo.py --output out/demo
 
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 bench: setup
 	$(BIN)/python tools/bench.py
