@@ -1,6 +1,5 @@
 """Files of lifters: safetensors whose header is the lifter's configuration."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from torch import Tensor
 from meshrec.assets import find_lifter
 from meshrec.errors import MeshrecError
 from meshrec.models.lifting import seen_everywhere
+from meshrec.models.network_tensors import as_stored, run_settings
 from meshrec.models.vae_lifter import LifterConfig, VaeLifter
 from meshrec.tensor_files import read_tensors, write_tensors
 
@@ -34,7 +34,7 @@ def write_lifter(path: Path, lifter: VaeLifter) -> Path:
     state, parameters = lifter.state_dict(), dict(lifter.named_parameters())
     if mismatch := _mismatch(state, _empty(lifter.config).state_dict()):
         raise ValueError(f"only a lifter as it was built can be written, not a folded one: {mismatch}")
-    stored = {name: _stored(tensor, name in parameters) for name, tensor in state.items()}
+    stored = {name: as_stored(tensor, name in parameters) for name, tensor in state.items()}
     for name, tensor in stored.items():
         if not tensor.isfinite().all():
             raise ValueError(f"the lifter's {name} has values that are not finite in {tensor.dtype}")
@@ -48,12 +48,12 @@ def read_lifter(path: Path) -> VaeLifter:
     """
     tensors, header = read_tensors(path)
     try:
-        (config,) = _HEADERS.validate_json(f"[{_of_run(header) or header}]")
+        (config,) = _HEADERS.validate_json(f"[{run_settings(header, OURS) or header}]")
     except ValidationError as error:
         raise MeshrecError(f"{path} is no lifter: its header is not that of one. Choose another file.") from error
     if any(name.startswith("optimizer/") for name in tensors):
         raise MeshrecError(f"{path} is the last checkpoint of a run; give the file best_*.safetensors beside it.")
-    if _of_run(header):
+    if run_settings(header, OURS):
         tensors = {name.removeprefix(OURS): one for name, one in tensors.items() if name.startswith(OURS)}
     lifter = _empty(config)
     if mismatch := _mismatch(tensors, lifter.state_dict()):
@@ -69,26 +69,10 @@ def read_lifter(path: Path) -> VaeLifter:
     return lifter
 
 
-def _of_run(header: str) -> str:
-    """The lifter's configuration in the header of a run's best model, which holds the whole run's; else empty."""
-    try:
-        settings = json.loads(header)["settings"]
-        own = {name.removeprefix(OURS): value for name, value in settings.items() if name.startswith(OURS)}
-    except (ValueError, LookupError, TypeError, AttributeError):
-        return ""
-    return json.dumps(own) if own else ""
-
-
 def _empty(config: LifterConfig) -> VaeLifter:
     """A lifter without memory: what a header asks for costs nothing."""
     with torch.device("meta"):
         return VaeLifter(config)
-
-
-def _stored(tensor: Tensor, learned: bool) -> Tensor:
-    if not tensor.is_floating_point():
-        return tensor
-    return tensor.half() if learned else tensor.float()
 
 
 def _mismatch(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str:

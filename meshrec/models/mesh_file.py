@@ -1,17 +1,15 @@
 """Files of mesh regressors: safetensors whose header is the regressor's configuration; and regressors by name."""
 
-import json
 from pathlib import Path
 
 import torch
 from pydantic import ConfigDict, TypeAdapter, ValidationError
-from torch import Tensor
 
 from meshrec.assets import find_regressor
 from meshrec.errors import MeshrecError
 from meshrec.models.backbones import COARSEST
 from meshrec.models.checkpoint import read_official
-from meshrec.models.network_tensors import first_mismatch, put_checked, refused
+from meshrec.models.network_tensors import as_stored, first_mismatch, put_checked, refused, run_settings
 from meshrec.models.regressor import CHANNELS, MeshNetConfig, MeshRegressor
 from meshrec.tensor_files import read_tensors, write_tensors
 
@@ -33,7 +31,7 @@ def write_regressor(path: Path, network: MeshRegressor) -> Path:
     state, parameters = network.state_dict(), dict(network.named_parameters())
     if mismatch := first_mismatch(state, _empty(network.config).state_dict()):
         raise ValueError(f"only a regressor as it was built can be written: {mismatch}")
-    stored = {name: _stored(tensor, name in parameters) for name, tensor in state.items()}
+    stored = {name: as_stored(tensor, name in parameters) for name, tensor in state.items()}
     for name, tensor in stored.items():
         if not tensor.isfinite().all():
             raise ValueError(f"the regressor's {name} has values that are not finite in {tensor.dtype}")
@@ -46,7 +44,7 @@ def read_regressor(path: Path) -> MeshRegressor:
     All else is refused with the reason.
     """
     tensors, header = read_tensors(path)
-    of_run = _of_run(header)
+    of_run = run_settings(header, OURS)
     try:
         (config,) = _HEADERS.validate_json(f"[{of_run or header}]")
     except ValidationError as error:
@@ -72,26 +70,10 @@ def config_json(config: MeshNetConfig) -> str:
     return TypeAdapter(MeshNetConfig).dump_json(config).decode()
 
 
-def _of_run(header: str) -> str:
-    """The regressor's configuration in the header of a run's best model, which holds the whole run's; else empty."""
-    try:
-        settings = json.loads(header)["settings"]
-        own = {name.removeprefix(OURS): value for name, value in settings.items() if name.startswith(OURS)}
-    except (ValueError, LookupError, TypeError, AttributeError):
-        return ""
-    return json.dumps(own) if own else ""
-
-
 def _empty(config: MeshNetConfig) -> MeshRegressor:
     """A regressor without memory: what a header asks for costs nothing."""
     with torch.device("meta"):
         return MeshRegressor(config)
-
-
-def _stored(tensor: Tensor, learned: bool) -> Tensor:
-    if not tensor.is_floating_point():
-        return tensor
-    return tensor.half() if learned else tensor.float()
 
 
 def _can_answer(network: MeshRegressor) -> bool:

@@ -1,11 +1,29 @@
 """Tensors of a file held against those of a network: what fits, and the first that does not."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 
 from torch import Tensor, nn
 
 from meshrec.errors import MeshrecError
+
+
+def run_settings(header: str, prefix: str) -> str:
+    """A network's own configuration in the header of a run's best model, which holds the whole run's; else empty."""
+    try:
+        settings = json.loads(header)["settings"]
+        own = {name.removeprefix(prefix): value for name, value in settings.items() if name.startswith(prefix)}
+    except (ValueError, LookupError, TypeError, AttributeError):
+        return ""
+    return json.dumps(own) if own else ""
+
+
+def as_stored(tensor: Tensor, learned: bool) -> Tensor:
+    """A tensor as files hold it: what was learned in half precision, statistics in single, integers as they are."""
+    if not tensor.is_floating_point():
+        return tensor
+    return tensor.half() if learned else tensor.float()
 
 
 def first_mismatch(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str:
