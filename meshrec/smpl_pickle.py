@@ -18,6 +18,7 @@ import numpy as np
 
 from meshrec.arrays import MAX_BYTES
 from meshrec.errors import MeshrecError
+from meshrec.inert_pickle import BadFileError, InertUnpickler
 
 MAX_STEPS = 50_000
 """A real file takes a few thousand steps; so many nested tuples still fit on the C stack."""
@@ -244,11 +245,11 @@ _SPARSE: dict[str, type[_Inert]] = {
 }
 
 
-class _Reader(pickle.Unpickler):
-    """Python's unpickler, except that it finds nothing but stand-ins."""
+class _Reader(InertUnpickler):
+    """Finds the stand-ins above, and nothing else."""
 
     def __init__(self, path: Path, data: bytes, expected: str) -> None:
-        super().__init__(io.BytesIO(data), fix_imports=False, encoding="latin1")
+        super().__init__(io.BytesIO(data))
         self.path, self.expected = path, expected
 
     def find_class(self, module_name: str, global_name: str) -> type[_Inert]:
@@ -327,4 +328,4 @@ def _kind(value: Any) -> str:
 
 
 def _reason(error: BaseException) -> str:
-    return str(error) if type(error) is ValueError else f"makes no sense ({type(error).__name__})"
+    return str(error) if type(error) in (ValueError, BadFileError) else f"makes no sense ({type(error).__name__})"

@@ -376,7 +376,7 @@ def test_calls_are_refused_by_name_and_never_made(asked, legacy, tmp_path):
     }[asked]
     path = tmp_path / "hostile.ckpt"
     torch.save({"state_dict": {"w": torch.ones(2)}, "config": call}, path, _use_new_zipfile_serialization=not legacy)
-    with pytest.raises(MeshrecError, match=rf"asks for [\w.]*{asked}, which no weights need"):
+    with pytest.raises(MeshrecError, match=rf"asks for [\w.]*{asked}, which no file of arrays needs"):
         read_official(path)
     assert not mark.exists()
 
@@ -499,7 +499,7 @@ NESTED = 20_000 * b"\x85"
 )
 def test_what_would_take_forever_to_look_up_is_refused(before, tuples, after, tmp_path):
     path = archive(tmp_path / "hostile.pt", before + tuples + after)
-    with pytest.raises(MeshrecError, match="looks something up by a tuple that no weights need"):
+    with pytest.raises(MeshrecError, match="looks something up by a tuple"):
         TorchFile(path)
 
 

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from meshrec.errors import MeshrecError
-from meshrec.models.inert_pickle import BadFileError, Inert, InertUnpickler, kind_of, walk
+from meshrec.inert_pickle import BadFileError, Inert, InertUnpickler, kind_of, walk
 
 MAX_PROGRAM = 100_000_000
 """Bytes of the pickle alone; the largest known take one hundredth."""

@@ -89,7 +89,7 @@ def simple(key: Any) -> Any:
     """What is looked up by its hash: a text, a number, a stand-in, or a short tuple of these; else refused."""
     parts = key if type(key) is tuple and len(key) <= MAX_TUPLE else (key,)
     if not all(map(_is_simple, parts)):
-        raise BadFileError(f"looks something up by a {kind_of(key)} that no weights need")
+        raise BadFileError(f"looks something up by a {kind_of(key)}, as no file of arrays does")
     return key
 
 
@@ -139,7 +139,7 @@ class InertUnpickler(pickle._Unpickler):  # type: ignore[name-defined]
         asked = f"{module_name}.{global_name}"
         package = module_name.partition(".")[0]
         if package in PROGRAMS or (package in BUILTINS and global_name not in HARMLESS):
-            raise BadFileError(f"asks for {asked}, which no weights need")
+            raise BadFileError(f"asks for {asked}, which no file of arrays needs")
         if asked not in self._kinds:
             if len(self._kinds) >= MAX_NAMES:
                 raise BadFileError(f"asks for more than {MAX_NAMES} things")
