@@ -43,3 +43,17 @@ def camera_from_body_axes(device: torch.device | None = None, dtype: torch.dtype
     With this root rotation a body stands upright and faces the camera.
     """
     return torch.diag(torch.tensor([1.0, -1.0, -1.0], device=device, dtype=dtype))
+
+
+def sight_rotation(camera: Camera, xy_px: Float[Tensor, "*batch 2"]) -> Float[Tensor, "*batch 3 3"]:
+    """R_camera_sight: the least rotation that takes the optical axis to the ray through a point of the image.
+
+    Its columns are the axes of a camera that stands where this one does and is turned to look at the point, in the
+    frame of this one. With the ray r and v = z x r it is I + [v] + [v]^2 / (1 + r_z).
+    """
+    across = (xy_px - camera.center_px) / camera.focal_px[..., None]
+    ray = torch.cat([across, torch.ones_like(across[..., :1])], dim=-1)
+    x, y, z = (ray / ray.norm(dim=-1, keepdim=True)).unbind(-1)
+    xx, xy, yy = x * x / (1 + z), x * y / (1 + z), y * y / (1 + z)
+    rows = [torch.stack(row, dim=-1) for row in ((1 - xx, -xy, x), (-xy, 1 - yy, y), (-x, -y, z))]
+    return torch.stack(rows, dim=-2)

@@ -17,6 +17,10 @@ VERBS = {
     ),
     "sample": ("meshrec.sample:command", "Bodies drawn from a pose prior, as a picture"),
     "score": ("meshrec.score:command", "The least plausible frames of a pose file"),
+    "synthesize": (
+        "meshrec.synthesize:command",
+        "Synthetic people in photographs of whom everything is known, and the benchmark",
+    ),
     "assets": ("meshrec.assets:command", "List, check and add SMPL body files of your own"),
 }
 

@@ -1,9 +1,6 @@
 """How good a branch is: virtual cameras around people whose 3D is known, beside what it has to beat."""
 
-import json as json_format
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,17 +9,15 @@ import numpy as np
 import tyro
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from meshrec.baselines import MeanPose, ZeroDepth, mean_pose_m
 from meshrec.body import load_body_model
 from meshrec.branches.lift import HEIGHTS_M
-from meshrec.branches.mesh import MeshConfig
-from meshrec.branches.registry import MESH_BUILDERS, MeshChoice, build_branch
-from meshrec.data.records import open_records
+from meshrec.branches.registry import MESH_BUILDERS
 from meshrec.data.views import Views, ViewsConfig, open_views
 from meshrec.errors import MeshrecError
 from meshrec.estimators import LIFT, build_estimator
+from meshrec.evaluate_records import evaluate_records
 from meshrec.evaluation import (
     PERSON_PX,
     Errors,
@@ -39,30 +34,25 @@ from meshrec.evaluation_report import (
     Kind,
     Row,
     angle_name,
+    console_of,
+    give,
     group_table,
     joint_table,
     main_table,
+    progress,
     record_of,
 )
-from meshrec.files import make_folder, write_text
+from meshrec.files import make_folder
 from meshrec.lift_evaluation import Sampler, latent_means, sampled
 from meshrec.models.lifting import LIMB_JOINTS
 from meshrec.prior_files import DEFAULT_PRIOR
-from meshrec.record_evaluation import TruthBodies, holds_records, protocol_of, roll_of
-from meshrec.record_evaluation import measured as measured_on_records
-from meshrec.record_page import page as record_page
-from meshrec.record_report import Asked, RecordEvaluation, RecordOptions
-from meshrec.record_report import record_of as records_record
-from meshrec.record_report import tell as tell_records
+from meshrec.record_evaluation import holds_records
+from meshrec.record_report import Asked, RecordOptions
 
 AS_IT_IS = "as it is"
 """The condition of a view to which nothing was done."""
 
 DEFAULT_BODY = "neutral"
-
-PAGE_WIDTH = 130
-"""Columns of the table where it is not printed to a terminal."""
-
 
 MOST_SAMPLES = 200
 """Of each view: the errors of all of them are in the memory at once."""
@@ -206,7 +196,8 @@ def command(
     """Measure a branch on people whose 3D is known: in pictures, or seen by virtual cameras.
 
     Of folders of records, which hold people in pictures and their SMPL truth, MPJPE, PA-MPJPE and PVE are told by a
-    published protocol, which is printed with them; `--page` shows the worst cases.
+    published protocol, which is printed with them; every branch is given the records' boxes, keypoints and cameras.
+    `--page` shows the worst cases.
 
     Of files of 3D joints or motion, the branch is asked for 2D joints alone, beside what it has to beat. Cameras stand
     4 to 6 m away all around, and a person of 1.7 m is 1000 px tall in their images. PA-MPJPE is the mean error of 17
@@ -216,8 +207,8 @@ def command(
 
     Args:
         data: Folders of records; or files of 3D joints or motion, or folders of them.
-        branch: Who is asked: any branch about records, and of 3D joints lift, fit, or another that answers keypoints
-            and a camera.
+        branch: Who is asked: any branch about records, or several ("mesh,fit,mesh+fit"), who are told side by side; of
+            3D joints lift, fit, or another that answers keypoints and a camera.
         held_out: Subjects to evaluate on; all when none is named.
         weights: The lifter's weights, by name or file.
         height_m: Everybody's body height for the lifter, which then answers in metres.
@@ -242,12 +233,9 @@ def command(
         _refuse(
             {"held-out": held_out, "weights": weights, "height-m": height_m, "train-data": train_data, "plots": plots}
         )
-        return evaluate_records(Asked(data, branch, of_records, frames, body, prior), per_joint, json, report)
-    other = next(path for path in data if not holds_records(path))
-    if of_records != RecordOptions() or branch in MESH_BUILDERS or any(map(holds_records, data)):
-        raise MeshrecError(
-            f"--data {other} holds no records; the branch mesh, its flags and --page are asked of records alone."
-        )
+        branches = tuple(branch.split(","))
+        return evaluate_records(Asked(data, branches, of_records, frames, body, prior), per_joint, json, report)
+    _refuse_without_records(data, branch, of_records)
     if plots is not None:
         check_plots()
         make_folder(plots)
@@ -274,16 +262,16 @@ def _evaluate_views(
     report: Path | None,
 ) -> int:
     """Measure what answers keypoints and a camera, and tell it."""
-    console = Console(stderr=True, width=None if sys.stderr.isatty() else PAGE_WIDTH)
+    console = console_of()
     for problem in shown.problems:
         console.print(f"[yellow]{escape(problem)}[/yellow]", soft_wrap=True)
-    with _progress(console, work_of(estimator, shown, config)) as advance:
+    with progress(console, work_of(estimator, shown, config)) as advance:
         evaluation = evaluate(estimator, shown, mean_pose, config, plots is not None, advance)
     if not evaluation.main.pa_mpjpe_mm.isfinite().any():
         raise MeshrecError(f"The branch {asked['branch']} answered none of the {len(shown)} views.")
     pictures = write_plots(plots, evaluation) if plots is not None else ()
     record = record_of(evaluation, asked) | {"pictures": [str(picture) for picture in pictures]}
-    _give(record, json, report, console)
+    give(record, json, report, console)
     _tell(evaluation, per_joint, console)
     for picture in pictures:
         console.print(escape(f"wrote {picture}"), soft_wrap=True)
@@ -320,44 +308,21 @@ def _check(
         raise MeshrecError(f"--height-m takes metres from {low:g} to {high:g}, not {height_m:g}.")
 
 
+def _refuse_without_records(data: Sequence[Path], branch: str, options: RecordOptions) -> None:
+    """Refuse what is asked of records alone, or of some records among other files."""
+    other = next(path for path in data if not holds_records(path))
+    several, meshes = "," in branch, branch in MESH_BUILDERS
+    if options != RecordOptions() or several or meshes or any(map(holds_records, data)):
+        raise MeshrecError(
+            f"--data {other} holds no records; the branch mesh, several branches at once, and --page and its like are "
+            f"asked of records alone."
+        )
+
+
 def _refuse(given: dict[str, Any]) -> None:
     """Refuse flags of virtual cameras about records."""
     if wrong := [f"--{flag}" for flag, value in given.items() if value]:
         raise MeshrecError(f"{' '.join(wrong)}: not for records. Leave it out, or name files of 3D joints with --data.")
-
-
-def evaluate_records(asked: Asked, per_joint: bool, json: bool, report: Path | None) -> int:
-    """Measure a branch on the people of records, and tell it."""
-    options = asked.options
-    for path in (report, options.page):
-        if path is not None:
-            make_folder(path.parent)
-    console = Console(stderr=True, width=None if sys.stderr.isatty() else PAGE_WIDTH)
-    roll = roll_of([open_records(path) for path in asked.data], asked.frames)
-    model = load_body_model(asked.body)
-    truth = TruthBodies(model, roll.genders, options.gendered)
-    choice = MeshChoice(options.mesh_weights, MeshConfig(precision=options.precision, flip=options.flip))
-    branch = build_branch(asked.branch, model, asked.prior, choice)
-    with _progress(console, len(roll), "people answered") as advance:
-        found = measured_on_records(branch, truth, roll, advance)
-    evaluation = RecordEvaluation(branch.name, protocol_of(options.protocol, truth), roll, found)
-    tell_records(evaluation, options.published, per_joint, console)
-    if evaluation.unanswered == len(roll):
-        raise MeshrecError(f"The branch {branch.name} answered none of the {len(roll)} people.")
-    _give(records_record(evaluation, asked), json, report, console)
-    if options.page is not None:
-        text = record_page(evaluation, branch, truth, options.published)
-        console.print(escape(f"wrote {write_text(options.page, text)}"), soft_wrap=True)
-    return 0
-
-
-@contextmanager
-def _progress(console: Console, total: int, what: str = "views answered") -> Iterator[Callable[[int], None]]:
-    """A bar of answered questions."""
-    columns = (TextColumn(what), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task("", total=total)
-        yield lambda done: progress.advance(task, done)
 
 
 def _tell(evaluation: Evaluation, per_joint: bool, console: Console) -> None:
@@ -375,12 +340,3 @@ def _tell(evaluation: Evaluation, per_joint: bool, console: Console) -> None:
     ):
         console.print(group_table(what, groups))
     console.print(f"{evaluation.answers_per_s:,.0f} views answered a second")
-
-
-def _give(record: dict[str, Any], to_output: bool, report: Path | None, console: Console) -> None:
-    """The record, on standard output or in a file."""
-    text = json_format.dumps(record, indent=1, allow_nan=False) + "\n"
-    if to_output:
-        sys.stdout.write(text)
-    if report is not None:
-        console.print(escape(f"wrote {write_text(report, text)}"), soft_wrap=True)

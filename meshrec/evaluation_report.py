@@ -1,26 +1,36 @@
 """What an evaluation found: tables for the terminal, and a record of named figures."""
 
+import json
 import math
-from collections.abc import Iterator, Mapping
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int, Shaped
+from rich.console import Console
 from rich.markup import escape
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from torch import Tensor
 
 from meshrec.data.views import Views
 from meshrec.evaluation import ANGLES_DEG, BIN_DEG, FIGURES, Errors, Summary, angle_of, means_by, summary_of
+from meshrec.files import write_text
 from meshrec.skeletons import H36M17
 
 Kind = Literal["branch", "sample", "oracle", "baseline"]
 """What a row is: an answer, one of many drawn, the best of these by the truth itself, or what has to be beaten."""
 
 FACING = {0: "front", 45: "front quarter", 90: "side", 135: "back quarter", 180: "back"}
+
+PAGE_WIDTH = 130
+"""Columns of the tables where they are not printed to a terminal."""
 
 NOT_TOLD = "not told"
 """The action or subject of views that name none."""
@@ -195,3 +205,26 @@ def _plain(number: float | int | None) -> float | int | None:
     if number is None or isinstance(number, int):
         return number
     return float(f"{number:.7g}") if math.isfinite(number) else None
+
+
+def console_of() -> Console:
+    """Where what is told for reading goes; a page wide where that is no terminal."""
+    return Console(stderr=True, width=None if sys.stderr.isatty() else PAGE_WIDTH)
+
+
+@contextmanager
+def progress(console: Console, total: int, what: str = "views answered") -> Iterator[Callable[[int], None]]:
+    """A bar of answered questions."""
+    columns = (TextColumn(what), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("", total=total)
+        yield lambda done: bar.advance(task, done)
+
+
+def give(record: dict[str, Any], to_output: bool, report: Path | None, console: Console) -> None:
+    """The record, on standard output or in a file."""
+    text = json.dumps(record, indent=1, allow_nan=False) + "\n"
+    if to_output:
+        sys.stdout.write(text)
+    if report is not None:
+        console.print(escape(f"wrote {write_text(report, text)}"), soft_wrap=True)

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from meshrec.errors import MeshrecError
 from meshrec.files import write_whole
 from meshrec.models.mesh_file import config_json, open_regressor
-from meshrec.models.regressor import CHANNELS, MeshRegressor, for_inference
+from meshrec.models.proxy import JOINT
+from meshrec.models.regressor import CHANNELS, Input, MeshRegressor, Root, folded
 from meshrec.randomness import generator_of
 from meshrec.skeletons import SMPL24
 
@@ -25,14 +26,19 @@ PEOPLE = "people"
 """The name of the batch axis, which takes any size."""
 
 OUTPUTS = {
-    "rotations": "SMPL-24 rotation matrices: the root in the camera's axes (x right, y down, z away), else by parent",
+    "rotations": "SMPL-24 rotation matrices: the root in the axes that `root` says, else relative to the parent",
     "betas": "10 shape parameters of SMPL",
     "weak": "weak perspective camera of the crop: s, and tx and ty in metres",
     "part_logits": "maps of the background and of SMPL-24's parts; attention is the softmax over the pixels of a map",
 }
-INPUTS = {
+INPUTS: dict[Input, str] = {
     "rgb": "RGB crops in [0, 1] minus the mean (0.485, 0.456, 0.406), by the deviation (0.229, 0.224, 0.225)",
-    "proxy": "an edge image, then a map for each COCO-17 joint",
+    "proxy": "edges from 0 to 1, then a map for each COCO-17 joint: its confidence times a Gaussian about its place, "
+    f"of standard deviation crop / {1 / JOINT:.0f}",
+}
+ROOTS: dict[Root, str] = {
+    "camera": "the camera's: x right, y down, z away",
+    "sight": "those of a camera that stands in the same place and is turned, by the least angle, to the crop's middle",
 }
 
 TOLERANCE = 1e-3
@@ -84,7 +90,7 @@ def _export(network: MeshRegressor, path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.onnx.export(
-            _Tuple(for_inference(network)).eval(),
+            _Tuple(folded(network)).eval(),
             (_crops(network, 2),),
             str(path),
             input_names=[INPUT],
@@ -100,7 +106,7 @@ def _describe(onnx: Any, network: MeshRegressor, path: Path) -> None:
     """Say in the file what goes in and what comes out."""
     model = onnx.load(str(path))
     words = {"meshrec": config_json(network.config), INPUT: INPUTS[network.config.input], **OUTPUTS}
-    words["joints"] = " ".join(SMPL24.joints)
+    words |= {"root": ROOTS[network.config.root], "joints": " ".join(SMPL24.joints)}
     onnx.helper.set_model_props(model, words)
     onnx.checker.check_model(model)
     onnx.save(model, str(path))

@@ -1,7 +1,8 @@
-"""What a fit minimises: keypoints, 3D landmarks, body parts, pose prior and shape prior, with analytic derivatives.
+"""What a fit minimises: keypoints, 3D landmarks, body parts, priors and a known start, with analytic derivatives.
 
 All terms are negative log-likelihoods up to constants: residuals in units of their noise, halved squares, a robust
-kernel on what a detector says. Unknowns are the 24 rotations (right tangent, R <- R exp(delta)), betas, transl.
+kernel on what a detector or a start says. Unknowns are the 24 rotations (right tangent, R <- R exp(delta)), betas,
+transl.
 """
 
 from dataclasses import dataclass, replace
@@ -18,6 +19,7 @@ from meshrec.skeletons import SMPL24, Skeleton
 from meshrec.skin_points import PosedPoints, SkinPoints
 from meshrec.types import Batched, BodyParams, FitTerms
 from priors.prior import Prior
+from priors.so3 import inverse_right_jacobian
 
 NEAREST_M = 0.2
 """No joint that was seen may come nearer to the camera."""
@@ -41,6 +43,18 @@ class Observations(Batched):
 
 
 @dataclass(frozen=True)
+class Start(Batched):
+    """Bodies that N people are said to have, and how far from the truth those may be."""
+
+    rotations: Float[Tensor, "N 24 3 3"]
+    betas: Float[Tensor, "N B"]
+    spread_rad: Float[Tensor, "N 24"]
+    """Standard deviation of each joint's rotation about each axis."""
+    betas_spread: Float[Tensor, "N"]
+    """Standard deviation of each beta."""
+
+
+@dataclass(frozen=True)
 class ObjectiveConfig:
     """How much each kind of evidence is trusted."""
 
@@ -54,6 +68,8 @@ class ObjectiveConfig:
     """The same of body parts, in units of the part masks' noise (Geman and McClure's kernel)."""
     parts_weight: float = 1.0
     """Each part that is seen counts as so many keypoints: its mean pixel as one, its mean point as one more."""
+    start_outlier: float = 3.0
+    """The same of the start: a joint that is turned away from it by more than so many of its spreads (Cauchy's)."""
     prior_weight: float = 1.0
     shape_weight: float = 1.0
 
@@ -94,15 +110,17 @@ class Objective:
         observations: Observations,
         config: ObjectiveConfig,
         parts: PartSight | None = None,
+        start: Start | None = None,
     ) -> None:
         self.model, self.prior, self.skeleton = model, prior, skeleton
         self.regressor = model.regressor(skeleton)
-        self.observations, self.config, self.parts = observations, config, parts
+        self.observations, self.config, self.parts, self.start = observations, config, parts, start
 
     def of(self, people: Int[Tensor, "M"]) -> "Objective":
         """The objective of some of the people."""
         parts = None if self.parts is None else replace(self.parts, evidence=self.parts.evidence.of(people))
-        return Objective(self.model, self.prior, self.skeleton, self.observations[people], self.config, parts)
+        start = None if self.start is None else self.start[people]
+        return Objective(self.model, self.prior, self.skeleton, self.observations[people], self.config, parts, start)
 
     def terms(self, params: BodyParams) -> FitTerms:
         """Every term; infinite where a seen joint comes too near to the camera or behind it."""
@@ -119,6 +137,7 @@ class Objective:
             parts=nothing if self.parts is None else self._part_energy(self.parts, tree, params, features),
             prior=self.config.prior_weight * energy,
             shape=self.config.shape_weight * params.betas.square().sum(dim=-1) / 2,
+            pull=nothing if self.start is None else self._pull_energy(self.start, params),
         )
 
     def reprojection_px(self, params: BodyParams) -> Float[Tensor, "N K"]:
@@ -231,7 +250,35 @@ class Objective:
             hessian[:, pose, pose] += self.config.prior_weight * prior.hessian
         gradient[:, shape] += self.config.shape_weight * params.betas
         hessian[:, shape, shape].diagonal(dim1=1, dim2=2).add_(self.config.shape_weight)
+        if self.start is not None:
+            self._add_pull(gradient, hessian, self.start, params)
         return Quadratic(gradient, hessian)
+
+    def _turned(self, start: Start, params: BodyParams) -> Evidence:
+        """log(S_j^T R_j) of each joint from its start S_j, in units of its spread."""
+        phi = roma.rotmat_to_rotvec(start.rotations.mT @ params.rotations)
+        residual = phi / start.spread_rad[..., None]
+        direction = inverse_right_jacobian(phi) / start.spread_rad[..., None, None]
+        return _robust(residual, direction, torch.ones_like(start.spread_rad), self.config.start_outlier)
+
+    def _pull_energy(self, start: Start, params: BodyParams) -> Float[Tensor, "N"]:
+        """The turns' robust energy, and that of the change of shape."""
+        reshaped = (params.betas - start.betas) / start.betas_spread[:, None]
+        return self._turned(start, params).energy + reshaped.square().sum(dim=-1) / 2
+
+    def _add_pull(
+        self, gradient: Float[Tensor, "N U"], hessian: Float[Tensor, "N U U"], start: Start, params: BodyParams
+    ) -> None:
+        """Its derivatives, in place: a block of the Hessian for each joint, and the diagonal of the betas."""
+        turned, joints = self._turned(start, params), len(SMPL24)
+        turns, shape = slice(3 * joints), slice(3 * joints, 3 * joints + params.betas.shape[-1])
+        by_turn = turned.direction.mT
+        gradient[:, turns] += (by_turn @ turned.residual[..., None]).flatten(1)
+        blocks = hessian[:, turns, turns].unflatten(2, (joints, 3)).unflatten(1, (joints, 3))
+        blocks.diagonal(dim1=1, dim2=3).add_((by_turn @ turned.direction).permute(0, 2, 3, 1))
+        tightness = start.betas_spread[:, None] ** -2
+        gradient[:, shape] += tightness * (params.betas - start.betas)
+        hessian[:, shape, shape].diagonal(dim1=1, dim2=2).add_(tightness)
 
 
 def retract(params: BodyParams, step: Float[Tensor, "N U"]) -> BodyParams:

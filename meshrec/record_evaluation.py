@@ -6,7 +6,7 @@ joints of the answer and of the truth, both about their pelvis; 14 of them count
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
@@ -24,8 +24,8 @@ from meshrec.data.record_files import GENDERS, MARK
 from meshrec.data.records import Gender, Record, Records
 from meshrec.errors import MeshrecError
 from meshrec.metrics import joint_error_mm, mpjpe_mm, n_mpjpe_mm, pa_joint_error_mm, pve_mm
-from meshrec.skeletons import H36M17
-from meshrec.types import Batched, Camera, Estimate, stack
+from meshrec.skeletons import COCO17, H36M17
+from meshrec.types import Batched, BodyParams, Camera, Estimate, stack
 
 ProtocolName = Literal["3dpw"]
 
@@ -66,6 +66,8 @@ class Placed(Batched):
     """Bodies about the pelvis of H36M-17, and where that is in the frame of the camera; NaN is not known."""
 
     joints17_m: Float[Tensor, "*batch 17 3"]
+    coco17_m: Float[Tensor, "*batch 17 3"]
+    """COCO-17 joints."""
     vertices_m: Float[Tensor, "*batch V 3"]
     root_m: Float[Tensor, "*batch 3"]
 
@@ -86,6 +88,10 @@ class PeopleErrors(Batched):
     pa_mpjpe17_mm: Float[Tensor, "*batch"]
     reprojection_px: Float[Tensor, "*batch"]
     """Mean distance of the counted joints in the photograph."""
+    coco17_px: Float[Tensor, "*batch"]
+    """Mean distance of the COCO-17 joints from where the true body's are, of those that are in the photograph."""
+    coco17_percent: Float[Tensor, "*batch"]
+    """The same, in hundredths of the longer side of the person's box."""
 
     @property
     def mpjpe_mm(self) -> Float[Tensor, "*batch"]:
@@ -167,7 +173,17 @@ class TruthBodies:
         joints17 = model.regressed(params, H36M17)
         root = joints17[:, H36M17.index("pelvis")]
         known = root if record.placed else torch.full_like(root, torch.nan)
-        return Placed(joints17 - root[:, None], model(params).vertices_m - root[:, None], known)
+        joints17, coco17, vertices = (
+            points - root[:, None] for points in (joints17, _coco17_m(model, params), model(params).vertices_m)
+        )
+        return Placed(joints17, coco17, vertices, known)
+
+
+def _coco17_m(model: BodyModel, params: BodyParams) -> Float[Tensor, "N 17 3"]:
+    """The COCO-17 joints of bodies; NaN where their file has no regressor for them."""
+    if COCO17.name not in model.regressors:
+        return params.transl_m.new_full((len(params.transl_m), len(COCO17), 3), torch.nan)
+    return model.regressed(params, COCO17)
 
 
 def _gendered(gender: Gender) -> BodyModel:
@@ -211,11 +227,16 @@ def roll_of(records: Sequence[Records], most: int | None = None) -> Roll:
     return Roll(tuple(records), which[kept], row[kept], sum(map(len, known)) - len(row))
 
 
-def errors_of(answer: Placed, truth: Placed, camera: Camera) -> PeopleErrors:
-    """N answers against the truth, seen by cameras whose pixels are the photograph's."""
+def errors_of(
+    answer: Placed, truth: Placed, camera: Camera, box_px: Float[Tensor, "N"], inside: Bool[Tensor, "N 17"]
+) -> PeopleErrors:
+    """N answers against the truth, seen by cameras whose pixels are the photograph's.
+
+    The longer sides of the people's boxes are given, and which of their COCO-17 joints lie in the photograph.
+    """
     counted, true = answer.joints17_m[:, PLACES14], truth.joints17_m[:, PLACES14]
-    shown_px = project(counted + answer.root_m[:, None], camera) - project(true + truth.root_m[:, None], camera)
-    before = answer.root_m[:, 2:] + counted[..., 2] > 0
+    coco17_px = _shown_px(answer, truth, answer.coco17_m, truth.coco17_m, camera)
+    coco17_px = torch.where(inside, coco17_px, 0.0).sum(-1) / inside.sum(-1)
     return PeopleErrors(
         joints_mm=joint_error_mm(counted, true),
         pa_joints_mm=pa_joint_error_mm(counted, true),
@@ -223,26 +244,42 @@ def errors_of(answer: Placed, truth: Placed, camera: Camera) -> PeopleErrors:
         n_mpjpe_mm=n_mpjpe_mm(counted, true),
         mpjpe17_mm=mpjpe_mm(answer.joints17_m, truth.joints17_m),
         pa_mpjpe17_mm=pa_joint_error_mm(answer.joints17_m, truth.joints17_m).mean(-1),
-        reprojection_px=torch.where(before, shown_px.norm(dim=-1), torch.nan).mean(-1),
+        reprojection_px=_shown_px(answer, truth, counted, true, camera).mean(-1),
+        coco17_px=coco17_px,
+        coco17_percent=100 * coco17_px / box_px,
     )
 
 
-def placed_of(answer: Estimate | MeshrecError, vertices: int) -> Placed:
+def _shown_px(
+    answer: Placed, truth: Placed, points_m: Float[Tensor, "N K 3"], true_m: Float[Tensor, "N K 3"], camera: Camera
+) -> Float[Tensor, "N K"]:
+    """Distances in the image of points about the pelvis; NaN where the answer's is behind the camera."""
+    points_m, true_m = points_m + answer.root_m[:, None], true_m + truth.root_m[:, None]
+    distance_px = (project(points_m, camera) - project(true_m, camera)).norm(dim=-1)
+    return torch.where(points_m[..., 2] > 0, distance_px, torch.nan)
+
+
+def placed_of(answer: Estimate | MeshrecError, model: BodyModel) -> Placed:
     """What a branch says of one person, with a leading axis; all NaN where it says nothing."""
-    unknown = Placed(*(torch.full((1, *shape), torch.nan) for shape in ((17, 3), (vertices, 3), (3,))))
+    vertices = len(model.parts)
+    unknown = Placed(*(torch.full((1, *shape), torch.nan) for shape in ((17, 3), (17, 3), (vertices, 3), (3,))))
     if isinstance(answer, MeshrecError):
         return unknown
     joints17 = answer.joints17_m.float().cpu()
     if answer.report is not None:
         joints17 = torch.where(answer.report.solvable.cpu()[:, None, None], joints17, torch.nan)
     if answer.root_m is None:
-        return Placed(joints17, unknown.vertices_m, unknown.root_m)
+        return replace(unknown, joints17_m=joints17)
     root = answer.root_m.float().cpu()
-    if answer.body is None:
-        return Placed(joints17, unknown.vertices_m, root)
-    vertices_m = answer.body.vertices_m.float().cpu() - root[:, None]
+    found = replace(unknown, joints17_m=joints17, root_m=root)
     answered = joints17.isfinite().all(-1).all(-1)[:, None, None]
-    return Placed(joints17, torch.where(answered, vertices_m, torch.nan), root)
+    if answer.body is not None:
+        vertices_m = answer.body.vertices_m.float().cpu() - root[:, None]
+        found = replace(found, vertices_m=torch.where(answered, vertices_m, torch.nan))
+    if answer.params is not None:
+        coco17_m = _coco17_m(model, answer.params.to(model.template.device, model.template.dtype)).float().cpu()
+        found = replace(found, coco17_m=torch.where(answered, coco17_m - root[:, None], torch.nan))
+    return found
 
 
 @dataclass(frozen=True, eq=False)
@@ -261,6 +298,20 @@ class Case:
         camera = self.sight.camera
         return Camera(camera.focal_px / self.record.scale, camera.center_px / self.record.scale, 0, 0, "true")
 
+    @property
+    def inside(self) -> Bool[Tensor, "17"]:
+        """Which of the true COCO-17 joints lie in the photograph; none where their place is not known."""
+        true_m = self.truth.coco17_m[0] + self.truth.root_m[0]
+        xy_px = project(true_m, self.photo_camera) + self.record.corner_px
+        size_px = torch.tensor(self.record.photo_size_px)
+        return ((xy_px >= 0) & (xy_px <= size_px)).all(-1) & (true_m[:, 2] > 0)
+
+    @property
+    def box_px(self) -> Float[Tensor, ""]:
+        """The longer side of the person's box in the photograph."""
+        low, high = self.record.box_xyxy_px.view(2, 2)
+        return (high - low).amax()
+
 
 def cases(branch: Branch, truth: TruthBodies, records: Sequence[Record]) -> list[Case]:
     """A branch is asked for the people of some records."""
@@ -269,9 +320,8 @@ def cases(branch: Branch, truth: TruthBodies, records: Sequence[Record]) -> list
         photo, person, camera = record.as_photo()
         sights.append(Sight(photo, (person,), camera))
     answers, bodies = ask(branch, sights), truth.shown(records).to("cpu", torch.float32)
-    vertices = len(truth.model.parts)
     return [
-        Case(record, sight, answer, placed_of(answer, vertices), bodies[index : index + 1])
+        Case(record, sight, answer, placed_of(answer, truth.model), bodies[index : index + 1])
         for index, (record, sight, answer) in enumerate(zip(records, sights, answers, strict=True))
     ]
 
@@ -320,12 +370,15 @@ def _errors_of(asked: Sequence[Case]) -> PeopleErrors | None:
     if not asked:
         return None
     answers, truths = (concatenated([getattr(case, what) for case in asked]) for what in ("placed", "truth"))
-    return errors_of(answers, truths, stack([case.photo_camera for case in asked]))
+    cameras = stack([case.photo_camera for case in asked])
+    box_px, inside = (torch.stack([getattr(case, what) for case in asked]) for what in ("box_px", "inside"))
+    return errors_of(answers, truths, cameras, box_px, inside)
 
 
 def _spread(errors: PeopleErrors | None, places: Sequence[int], people: int) -> PeopleErrors:
     """Errors at their places among all people; NaN for the others."""
-    unknown = PeopleErrors(*(torch.full((people, *shape), torch.nan) for shape in ((14,), (14,), (), (), (), (), ())))
+    shapes = ((14,), (14,), (), (), (), (), (), (), ())
+    unknown = PeopleErrors(*(torch.full((people, *shape), torch.nan) for shape in shapes))
     if errors is None:
         return unknown
     where = torch.tensor(places)

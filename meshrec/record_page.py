@@ -5,7 +5,7 @@ import html
 import io
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -67,8 +67,14 @@ class Tile:
     pixels: UInt8[np.ndarray, "h w 3"]
 
 
-def page(evaluation: RecordEvaluation, branch: Branch, truth: TruthBodies, published: bool = False) -> str:
-    """The page; the branch is asked again for those who are shown."""
+def page(
+    evaluations: Sequence[RecordEvaluation],
+    branches: Sequence[Branch],
+    truth: TruthBodies,
+    published: bool = False,
+) -> str:
+    """The page; the branches, each with its evaluation, are asked again for those who are shown: the first's worst."""
+    evaluation = evaluations[0]
     order = worst_first(evaluation)
     middle = max(0, (len(order) - MIDDLE) // 2)
     kinds = {
@@ -76,13 +82,17 @@ def page(evaluation: RecordEvaluation, branch: Branch, truth: TruthBodies, publi
         "In the middle": order[middle : middle + MIDDLE],
         "The best": order[::-1][:BEST],
     }
-    title = f"{evaluation.branch}: {len(evaluation.roll):,} people by the protocol of {evaluation.protocol.name}"
-    parts = [f"<h1>{html.escape(title)}</h1>", *map(table, sheets_of(evaluation, published)[:1])]
+    names = ", ".join(each.branch for each in evaluations)
+    title = f"{names}: {len(evaluation.roll):,} people by the protocol of {evaluation.protocol.name}"
+    main, *sheets = sheets_of(evaluations, published)
+    parts = [f"<h1>{html.escape(title)}</h1>", table(main)]
     parts += [f"<p>{html.escape(PUBLISHED_NOTE)}</p>"] if published else []
     parts += [listed(protocol_lines(evaluation))]
+    whose = f" of {evaluation.branch}" * (len(evaluations) > 1)
     for kind, people in kinds.items():
-        parts += [f"<h2>{kind}, by PA-MPJPE</h2>", *(_shown(evaluation, branch, truth, person) for person in people)]
-    parts += [f"<h2>{'Everybody' if order else 'Nobody has an answer'}</h2>", *map(table, sheets_of(evaluation)[1:])]
+        shown = (_shown(evaluations, branches, truth, person) for person in people)
+        parts += [f"<h2>{kind}, by PA-MPJPE{html.escape(whose)}</h2>", *shown]
+    parts += [f"<h2>{'Everybody' if order else 'Nobody has an answer'}</h2>", *map(table, sheets)]
     head = f'<meta charset="utf-8"><title>{html.escape(title)}</title><style>{STYLE}</style>'
     return f'<!DOCTYPE html>\n<html lang="en"><head>{head}</head><body>\n' + "\n".join(parts) + "\n</body></html>\n"
 
@@ -102,24 +112,36 @@ def listed(lines: Sequence[str]) -> str:
     return '<ul class="protocol">' + "".join(f"<li>{html.escape(line)}</li>" for line in lines) + "</ul>"
 
 
-def _shown(evaluation: RecordEvaluation, branch: Branch, truth: TruthBodies, person: int) -> str:
-    """One person: pictures, and the figures."""
-    record = evaluation.roll.record(person)
+def _shown(evaluations: Sequence[RecordEvaluation], branches: Sequence[Branch], truth: TruthBodies, person: int) -> str:
+    """One person: pictures, and the figures of each branch."""
+    record = evaluations[0].roll.record(person)
     with torch.no_grad():
-        case = cases(branch, truth, [record])[0]
+        found = [cases(branch, truth, [record])[0] for branch in branches]
+    frame = f", frame {record.frame}" if record.frame >= 0 else ""
+    whose = f"{record.dataset}, {record.sequence or record.source or 'not told'}{frame}"
+    several = len(branches) > 1
+    captions, tiles = [whose], []
+    for place, (evaluation, case) in enumerate(zip(evaluations, found, strict=True)):
+        captions.append(f"{evaluation.branch}: " * several + _figures(evaluation, case, person))
+        shown = tiles_of(case, truth.model)
+        shown = shown if place == 0 else [tile for tile in shown if tile.name.startswith("answer")]
+        tiles += [replace(tile, name=tile.name.replace("answer", evaluation.branch)) for tile in shown] * several
+        tiles += shown * (not several)
+    pictures = "".join(
+        f'<div class="tile"><img src="{jpeg_uri(scaled(tile.pixels))}" alt="{html.escape(tile.name)}">'
+        f"{html.escape(tile.name)}</div>"
+        for tile in tiles
+    )
+    caption = "<br>".join(map(html.escape, captions)) if several else html.escape(" · ".join(captions))
+    return f'<figure><div class="tiles">{pictures}</div><figcaption>{caption}</figcaption></figure>'
+
+
+def _figures(evaluation: RecordEvaluation, case: Case, person: int) -> str:
+    """A person's figures, those that are known."""
     errors = evaluation.found.errors[person]
     figures = [f"{name} {float(getattr(errors, figure)):.1f}" for figure, name in FIGURES.items()]
     known = [told for told in figures if not told.endswith("nan")]
-    frame = f", frame {record.frame}" if record.frame >= 0 else ""
-    whose = f"{record.dataset}, {record.sequence or record.source or 'not told'}{frame}"
-    worst = f"farthest: {farthest_joint(case)}"
-    tiles = "".join(
-        f'<div class="tile"><img src="{jpeg_uri(scaled(tile.pixels))}" alt="{html.escape(tile.name)}">'
-        f"{html.escape(tile.name)}</div>"
-        for tile in tiles_of(case, truth.model)
-    )
-    caption = html.escape(" · ".join([whose, *known, worst]))
-    return f'<figure><div class="tiles">{tiles}</div><figcaption>{caption}</figcaption></figure>'
+    return " · ".join([*known, f"farthest: {farthest_joint(case)}"])
 
 
 def farthest_joint(case: Case) -> str:

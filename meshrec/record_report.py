@@ -4,8 +4,9 @@ A table is a noun here, so that the terminal and the page show the same.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,8 @@ FIGURES = {
     "mpjpe17_mm": "MPJPE 17",
     "pa_mpjpe17_mm": "PA 17",
     "reprojection_px": "2D px",
+    "coco17_px": "COCO px",
+    "coco17_percent": "COCO %",
 }
 """Every figure, and its column."""
 
@@ -87,10 +90,10 @@ class RecordOptions:
 
 @dataclass(frozen=True)
 class Asked:
-    """What is asked of records."""
+    """What is asked of records, of one branch after another."""
 
     data: tuple[Path, ...]
-    branch: str
+    branches: tuple[str, ...]
     options: RecordOptions
     frames: int | None
     """At most so many people, evenly spread."""
@@ -100,7 +103,7 @@ class Asked:
 
 @dataclass(frozen=True, eq=False)
 class RecordEvaluation:
-    """What was found on a roll of people."""
+    """What was found of a branch on a roll of people."""
 
     branch: str
     protocol: Protocol
@@ -124,7 +127,19 @@ class RecordEvaluation:
     def groups(self, what: str) -> dict[str, Bool[Tensor, "N"]]:
         """Who belongs to each "dataset" or "sequence"."""
         labels = self.roll.datasets if what == "dataset" else self.roll.sequences
-        return {str(label) or NOT_TOLD: torch.from_numpy(labels == label) for label in np.unique(labels)}
+        return _members(labels.tolist())
+
+    @cached_property
+    def levels(self) -> dict[str, dict[str, Bool[Tensor, "N"]]]:
+        """Who belongs to each sequence; or to each part of it, where all are named like "light_2/crowd_0".
+
+        What the parts of one place are called is what their names have in common: "light", "crowd".
+        """
+        parts = list(zip(*(str(label).split("/") for label in self.roll.sequences), strict=False))
+        apart = len({str(label).count("/") for label in self.roll.sequences}) == 1 and len(parts) > 1
+        if not apart:
+            return {"sequence": self.groups("sequence")}
+        return {_kind(names, place): _members(names) for place, names in enumerate(parts)}
 
     @property
     def joints(self) -> dict[str, tuple[float, float]]:
@@ -132,6 +147,17 @@ class RecordEvaluation:
         errors, answered = self.found.errors, self.found.answered
         means = (values[answered].double().mean(0).tolist() for values in (errors.joints_mm, errors.pa_joints_mm))
         return dict(zip(JOINTS14, zip(*means, strict=True), strict=True))
+
+
+def _kind(names: Sequence[str], place: int) -> str:
+    """What the parts of sequences' names at one place tell of."""
+    kinds = {name.rpartition("_")[0] for name in names}
+    return kinds.pop() if len(kinds) == 1 and kinds != {""} else f"part {place + 1} of the sequence"
+
+
+def _members(names: Sequence[str]) -> dict[str, Bool[Tensor, "N"]]:
+    labels = np.array(names)
+    return {str(label) or NOT_TOLD: torch.from_numpy(labels == label) for label in np.unique(labels)}
 
 
 @dataclass(frozen=True)
@@ -158,19 +184,26 @@ def mean_of(values: Float[Tensor, "N"]) -> float:
     return float(finite.double().mean()) if len(finite) else math.nan
 
 
-def sheets_of(evaluation: RecordEvaluation, published: bool = False) -> list[Sheet]:
-    """The main table, the joints', and the sequences' where there are several."""
-    sheets = [main_sheet(evaluation, published), joint_sheet(evaluation)]
-    return sheets + ([group_sheet(evaluation)] if len(evaluation.groups("sequence")) > 1 else [])
+def sheets_of(evaluations: Sequence[RecordEvaluation], published: bool = False) -> list[Sheet]:
+    """Of branches that were asked for the same people: the main table, the joints', and one for each kind of levels."""
+    kinds = [kind for kind, groups in evaluations[0].levels.items() if len(groups) > 1]
+    return [
+        main_sheet(evaluations, published),
+        joint_sheet(evaluations),
+        *(level_sheet(evaluations, kind) for kind in kinds),
+    ]
 
 
-def main_sheet(evaluation: RecordEvaluation, published: bool = False) -> Sheet:
-    """A row for each data set, and for all where there are several; then what others published, named as theirs."""
-    groups = evaluation.groups("dataset")
-    groups |= {"all": evaluation.everybody} if len(groups) > 1 else {}
-    rows = [_row(evaluation, f"{evaluation.branch} on {name}", whom) for name, whom in groups.items()]
+def main_sheet(evaluations: Sequence[RecordEvaluation], published: bool = False) -> Sheet:
+    """A row for each branch on each data set, and on all where there are several; then what others published."""
+    rows = []
+    for evaluation in evaluations:
+        groups = evaluation.groups("dataset")
+        groups |= {"all": evaluation.everybody} if len(groups) > 1 else {}
+        rows += [_row(evaluation, f"{evaluation.branch} on {name}", whom) for name, whom in groups.items()]
     theirs = [_published_row(each) for each in PUBLISHED] if published else []
-    title = f"{len(evaluation.roll):,} people by the protocol of {evaluation.protocol.name}, errors in mm"
+    people, protocol = len(evaluations[0].roll), evaluations[0].protocol.name
+    title = f"{people:,} people by the protocol of {protocol}, errors in mm"
     return Sheet(title, ("", "people", "no answer", *FIGURES.values()), (*rows, *theirs))
 
 
@@ -185,17 +218,24 @@ def _published_row(theirs: Published) -> tuple[str, ...]:
     return (f"published: {theirs.method}", "-", "-", *figures)
 
 
-def joint_sheet(evaluation: RecordEvaluation) -> Sheet:
+def joint_sheet(evaluations: Sequence[RecordEvaluation]) -> Sheet:
     """A row for each joint that counts."""
-    rows = tuple((joint, _told(plain), _told(aligned)) for joint, (plain, aligned) in evaluation.joints.items())
-    return Sheet("per joint, mm", ("joint", "about the pelvis", "after the best similarity"), rows)
+    whose = [f"{evaluation.branch}, " * (len(evaluations) > 1) for evaluation in evaluations]
+    headings = [name + what for name in whose for what in ("about the pelvis", "after the best similarity")]
+    found = [evaluation.joints for evaluation in evaluations]
+    rows = tuple((joint, *(_told(error) for joints in found for error in joints[joint])) for joint in JOINTS14)
+    return Sheet("per joint, mm", ("joint", *headings), rows)
 
 
-def group_sheet(evaluation: RecordEvaluation) -> Sheet:
-    """A row for each sequence."""
-    groups = evaluation.groups("sequence").items()
-    rows = tuple(_row(evaluation, name, whom) for name, whom in groups)
-    return Sheet("per sequence, mm", ("sequence", "people", "no answer", *FIGURES.values()), rows)
+def level_sheet(evaluations: Sequence[RecordEvaluation], kind: str) -> Sheet:
+    """A row for each branch at each level of a kind."""
+    several = len(evaluations) > 1
+    rows = tuple(
+        _row(evaluation, f"{name}: {evaluation.branch}" if several else name, whom)
+        for name, whom in evaluations[0].levels[kind].items()
+        for evaluation in evaluations
+    )
+    return Sheet(f"per {kind}, mm", (kind, "people", "no answer", *FIGURES.values()), rows)
 
 
 def protocol_lines(evaluation: RecordEvaluation) -> list[str]:
@@ -215,6 +255,9 @@ def protocol_lines(evaluation: RecordEvaluation) -> list[str]:
         f"PVE: {protocol.pve}; every vertex counts the same",
         "MPJPE 17 and PA 17: of all 17 joints, the pelvis among them; N-MPJPE: after the best scale",
         "2D px: mean distance of the counted joints in the photograph, where the true place is known",
+        "COCO px: mean distance of COCO-17's joints from where those of the true body are projected, of all that lie "
+        "in the photograph, hidden ones too",
+        "COCO %: the same in hundredths of the longer side of the person's box",
         *(
             [f"{evaluation.roll.left_out:,} records without SMPL truth were not asked for"]
             * bool(evaluation.roll.left_out)
@@ -222,24 +265,36 @@ def protocol_lines(evaluation: RecordEvaluation) -> list[str]:
     ]
 
 
-def tell(evaluation: RecordEvaluation, published: bool, per_joint: bool, console: Console) -> None:
+def tell(evaluations: Sequence[RecordEvaluation], published: bool, per_joint: bool, console: Console) -> None:
     """The tables, what they mean, and who has no answer."""
-    main, joints, *groups = sheets_of(evaluation, published)
+    main, joints, *groups = sheets_of(evaluations, published)
     for sheet in (main, *([joints] if per_joint else []), *groups):
         console.print(sheet.table())
-    lines = protocol_lines(evaluation) + ([PUBLISHED_NOTE] if published else [])
+    lines = protocol_lines(evaluations[0]) + ([PUBLISHED_NOTE] if published else [])
     console.print(escape("\n".join(lines)), soft_wrap=True)
+    for evaluation in evaluations:
+        _tell_answers(evaluation, f"{evaluation.branch}: " * (len(evaluations) > 1), console)
+
+
+def _tell_answers(evaluation: RecordEvaluation, whose: str, console: Console) -> None:
+    """Who has no answer, and how fast the others came."""
     problems, people = evaluation.found.problems, len(evaluation.roll)
     for problem in problems[:MOST_PROBLEMS]:
-        console.print(f"[red]{escape(problem)}[/red]", soft_wrap=True)
+        console.print(f"[red]{escape(whose + problem)}[/red]", soft_wrap=True)
     if evaluation.unanswered:
-        told = f"{evaluation.unanswered} of {people} people have no answer, and are in no mean"
-        console.print(f"[yellow]{told}[/yellow]", soft_wrap=True)
-    console.print(f"{people / max(evaluation.found.seconds, 1e-9):,.1f} people a second")
+        told = f"{whose}{evaluation.unanswered} of {people} people have no answer, and are in no mean"
+        console.print(f"[yellow]{escape(told)}[/yellow]", soft_wrap=True)
+    console.print(escape(f"{whose}{people / max(evaluation.found.seconds, 1e-9):,.1f} people a second"))
 
 
-def record_of(evaluation: RecordEvaluation, asked: Asked) -> dict[str, Any]:
-    """Everything, for JSON: null where there is no number; names carry their units."""
+def record_of(evaluations: Sequence[RecordEvaluation], asked: Asked) -> dict[str, Any]:
+    """Everything, for JSON; of several branches a list of what it is of each, `branches`."""
+    records = [_branch_record(evaluation, asked) for evaluation in evaluations]
+    return records[0] if len(records) == 1 else {"meshrec": version("meshrec"), "branches": records}
+
+
+def _branch_record(evaluation: RecordEvaluation, asked: Asked) -> dict[str, Any]:
+    """What was found of a branch: null where there is no number; names carry their units."""
     roll, found = evaluation.roll, evaluation.found
     return {
         "meshrec": version("meshrec"),
@@ -257,8 +312,13 @@ def record_of(evaluation: RecordEvaluation, asked: Asked) -> dict[str, Any]:
         "problems": list(found.problems),
         "seconds": _plain(found.seconds),
         "figures": {name: _summary(getattr(found.errors, name)) for name in FIGURES},
-        "per_dataset": _group_records(evaluation, "dataset"),
-        "per_sequence": _group_records(evaluation, "sequence"),
+        "per_dataset": _group_records(evaluation, "dataset", evaluation.groups("dataset")),
+        "per_sequence": _group_records(evaluation, "sequence", evaluation.groups("sequence")),
+        "per_level": {
+            kind: _group_records(evaluation, "level", groups)
+            for kind, groups in evaluation.levels.items()
+            if kind != "sequence"
+        },
         "per_joint": [
             {"joint": joint, "mpjpe_mm": _plain(plain), "pa_mpjpe_mm": _plain(aligned)}
             for joint, (plain, aligned) in evaluation.joints.items()
@@ -278,7 +338,9 @@ def _data_record(evaluation: RecordEvaluation, index: int) -> dict[str, Any]:
     }
 
 
-def _group_records(evaluation: RecordEvaluation, what: str) -> list[dict[str, Any]]:
+def _group_records(
+    evaluation: RecordEvaluation, what: str, groups: Mapping[str, Bool[Tensor, "N"]]
+) -> list[dict[str, Any]]:
     return [
         {
             what: name,
@@ -286,7 +348,7 @@ def _group_records(evaluation: RecordEvaluation, what: str) -> list[dict[str, An
             "unanswered": int((whom & ~evaluation.found.answered).sum()),
             **{figure: _plain(value) for figure, value in evaluation.figures(whom).items()},
         }
-        for name, whom in evaluation.groups(what).items()
+        for name, whom in groups.items()
     ]
 
 

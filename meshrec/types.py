@@ -137,7 +137,7 @@ class Crop(Batched):
     """The square that the network sees, and the way back to the photograph."""
 
     image: Float[Tensor, "*batch C S S"]
-    """Normalised: RGB about ImageNet's mean, in its standard deviations."""
+    """What the network takes: RGB about ImageNet's mean, in its standard deviations, or a proxy."""
     square: Square
 
 
@@ -192,11 +192,13 @@ class FitTerms(Batched):
     """The pose prior's energy, times its weight."""
     shape: Float[Tensor, "*batch"]
     """Half the squared length of `betas`, times its weight."""
+    pull: Float[Tensor, "*batch"]
+    """How far the body is from the one that the fit went on from, in squared units of its spread; 0 without one."""
 
     @property
     def total(self) -> Float[Tensor, "*batch"]:
         """The objective: the sum of its terms."""
-        return self.keypoints + self.landmarks + self.parts + self.prior + self.shape
+        return self.keypoints + self.landmarks + self.parts + self.prior + self.shape + self.pull
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,14 @@ import math
 import pytest
 import torch
 
-from meshrec.camera import assumed_focal_px, camera_from_body_axes, centered_camera, project, unproject
+from meshrec.camera import (
+    assumed_focal_px,
+    camera_from_body_axes,
+    centered_camera,
+    project,
+    sight_rotation,
+    unproject,
+)
 from meshrec.types import Camera
 
 BATCHES = [(), (1,), (3,), (2, 3)]
@@ -98,3 +105,46 @@ def test_body_axes_are_seen_upright_and_from_the_front():
 def test_projection_has_the_gradient_of_finite_differences():
     camera = _camera(3)
     assert torch.autograd.gradcheck(lambda points: project(points, camera), _points_m(3).requires_grad_())
+
+
+@pytest.mark.parametrize("batch", BATCHES)
+def test_the_sight_rotation_takes_the_axis_to_the_ray_and_turns_no_more_than_that(batch):
+    camera = _camera(*batch)
+    xy_px = camera.center_px + 900 * torch.randn(*batch, 2, generator=torch.Generator().manual_seed(3)).double()
+    R = sight_rotation(camera, xy_px)
+    assert R.shape == (*batch, 3, 3)
+    torch.testing.assert_close(R @ R.mT, torch.eye(3, dtype=R.dtype).expand_as(R))
+    torch.testing.assert_close(torch.linalg.det(R), torch.ones(batch, dtype=R.dtype))
+    torch.testing.assert_close(project(R[..., None, :, 2], camera)[..., 0, :], xy_px)
+    assert (R[..., 2, 2] > 0).all()
+    turn = torch.acos((R.diagonal(dim1=-2, dim2=-1).sum(-1) - 1) / 2)
+    torch.testing.assert_close(turn, torch.acos(R[..., 2, 2]))
+
+
+def test_along_the_optical_axis_nothing_turns():
+    camera = _camera(3)
+    assert torch.equal(sight_rotation(camera, camera.center_px), torch.eye(3, dtype=torch.float64).expand(3, 3, 3))
+
+
+def test_a_point_to_the_right_is_looked_at_by_turning_to_the_right():
+    """And what stands along that line of sight is, for the turned camera, on its axis."""
+    camera = _camera()
+    ahead = unproject(camera.center_px[None] + torch.tensor([[80.0, 0.0]]), torch.ones(1).double(), camera)[0]
+    R_camera_sight = sight_rotation(camera, camera.center_px + torch.tensor([80.0, 0.0]))
+    assert R_camera_sight[0, 2] > 0 and R_camera_sight[2, 0] < 0
+    torch.testing.assert_close(R_camera_sight.T @ ahead, torch.tensor([0.0, 0.0, 1.0]).double() * ahead.norm())
+
+
+def test_a_body_seen_along_the_line_of_sight_looks_as_from_the_front():
+    """Points about a place off the axis, turned by the sight rotation, shift in the picture but keep their shape."""
+    camera = Camera(torch.tensor(600.0).double(), torch.tensor([320.0, 240.0]).double(), 640, 480, "given")
+    points_m = 0.1 * torch.randn(20, 3, generator=torch.Generator().manual_seed(2)).double()
+    xy_px = torch.tensor([560.0, 400.0]).double()
+    R = sight_rotation(camera, xy_px)
+    far = 50.0
+    front = project(points_m + torch.tensor([0.0, 0.0, far]), camera) - camera.center_px
+    aside = project(points_m @ R.T + far * R[:, 2], camera) - xy_px
+    unturned = project(points_m + far * R[:, 2], camera) - xy_px
+    scaled = R[2, 2] * aside
+    assert (scaled - front).norm() < 0.2 * front.norm()
+    assert (R[2, 2] * unturned - front).norm() > 2 * (scaled - front).norm()

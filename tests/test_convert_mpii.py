@@ -12,20 +12,21 @@ import torch
 from dataset_writers import write_picture
 from scipy.io import savemat
 
+from meshrec.data.synthetic.settings import SyntheticConfig
 from meshrec.errors import MeshrecError
 from meshrec.photo import read_photo
 from meshrec.skeletons import MPII16
+from meshrec.synthetic_folders import Wanted, make_layout
 
 TOOLS = Path(__file__).parent.parent / "tools"
 
 
 @pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    with pytest.MonkeyPatch.context() as patch, torch.set_grad_enabled(torch.is_grad_enabled()):
-        patch.syspath_prepend(TOOLS)
-        maker = importlib.import_module("tiny_people")
-        config = maker.TinyConfig(sequences=0, mpii=9, size=(160, 120))
-        return maker.make(tmp_path_factory.mktemp("tiny"), config) / "mpii"
+def synthetic(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    scene = SyntheticConfig(photo_px=(160, 120), portrait=0.0)
+    folder = tmp_path_factory.mktemp("synthetic") / "mpii"
+    make_layout(folder, Wanted(9, "mpii", people=2, scene=scene))
+    return folder
 
 
 @pytest.fixture
@@ -38,10 +39,10 @@ def people_of(source: Any) -> dict[str, list[Any]]:
     return {sheet.name: sheet.people() for sheet in source.sheets}
 
 
-def test_both_files_tell_of_the_same_people(mpii: ModuleType, tiny: Path) -> None:
-    mat = next(tiny.glob("*/*.mat"))
-    official = people_of(mpii.read_mpii(tiny, annotations=mat, least_joints=1))
-    parts = [people_of(mpii.read_mpii(tiny, split, least_joints=1)) for split in ("train", "valid")]
+def test_both_files_tell_of_the_same_people(mpii: ModuleType, synthetic: Path) -> None:
+    mat = next(synthetic.glob("*/*.mat"))
+    official = people_of(mpii.read_mpii(synthetic, annotations=mat, least_joints=1))
+    parts = [people_of(mpii.read_mpii(synthetic, split, least_joints=1)) for split in ("train", "valid")]
     assert set(parts[0]) | set(parts[1]) == set(official) and not set(parts[0]) & set(parts[1])
     for name, people in (parts[0] | parts[1]).items():
         for ours, theirs in zip(official[name], people, strict=True):
@@ -50,9 +51,9 @@ def test_both_files_tell_of_the_same_people(mpii: ModuleType, tiny: Path) -> Non
             torch.testing.assert_close(ours.box_xyxy_px, theirs.box_xyxy_px, atol=0.6, rtol=0)
 
 
-def test_hidden_joints_count_half_and_the_heads_in_full(mpii: ModuleType, tiny: Path) -> None:
-    mat = next(tiny.glob("*/*.mat"))
-    people = [person for some in people_of(mpii.read_mpii(tiny, annotations=mat)).values() for person in some]
+def test_hidden_joints_count_half_and_the_heads_in_full(mpii: ModuleType, synthetic: Path) -> None:
+    mat = next(synthetic.glob("*/*.mat"))
+    people = [person for some in people_of(mpii.read_mpii(synthetic, annotations=mat)).values() for person in some]
     confidence = torch.stack([person.keypoints.confidence for person in people])
     assert set(confidence.unique().tolist()) <= {0.0, 0.5, 1.0} and (confidence == 0.5).any()
     head = confidence[:, MPII16.indices("upper_neck", "head_top")]
@@ -131,12 +132,12 @@ def test_points_of_the_official_file_are_placed_by_their_id(mpii: ModuleType, tm
             mpii.read_mpii(write_release(tmp_path, *points, wrong))
 
 
-def test_what_is_no_mpii_is_told_in_a_sentence(mpii: ModuleType, tiny: Path, tmp_path: Path) -> None:
+def test_what_is_no_mpii_is_told_in_a_sentence(mpii: ModuleType, synthetic: Path, tmp_path: Path) -> None:
     with pytest.raises(MeshrecError, match=r"looked for .*annot.train\.json.*mpii_human_pose_v1_u12_1\.mat"):
         mpii.read_mpii(tmp_path)
-    mat = next(tiny.glob("*/*.mat"))
+    mat = next(synthetic.glob("*/*.mat"))
     with pytest.raises(MeshrecError, match="training images alone"):
-        mpii.read_mpii(tiny, "valid", annotations=mat)
+        mpii.read_mpii(synthetic, "valid", annotations=mat)
     (tmp_path / "images").mkdir()
     short = tmp_path / "short.mat"
     short.write_bytes(mat.read_bytes()[: mat.stat().st_size // 2])

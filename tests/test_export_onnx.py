@@ -3,6 +3,7 @@
 import json
 import shutil
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -55,7 +56,18 @@ def test_the_file_says_what_it_is(exported):
     assert words["joints"].split()[0] == "pelvis"
     assert words.keys() >= OUTPUTS.keys() | {INPUT}
     assert model.graph.input[0].type.tensor_type.shape.dim[0].dim_param == "people"
+    assert words["root"].startswith("the camera's")
     assert not any(node.op_type == "BatchNormalization" for node in model.graph.node)
+
+
+def test_a_network_of_proxies_takes_eighteen_maps_and_says_whose_axes_it_answers_in(exported, tmp_path):
+    with torch.device("meta"):
+        proxies = MeshRegressor(MeshNetConfig("resnet50", "proxy", crop_px=32, root="sight"))
+    assert module._crops(proxies, 2).shape == (2, 18, 32, 32)
+    path = Path(shutil.copy(exported, tmp_path / "mesh.onnx"))
+    module._describe(onnx, proxies, path)
+    words = {entry.key: entry.value for entry in onnx.load(str(path)).metadata_props}
+    assert words["root"].startswith("those of a camera that stands in the same place") and "COCO-17" in words[INPUT]
 
 
 def test_a_file_that_answers_otherwise_does_not_appear(network, exported, tmp_path, monkeypatch):

@@ -15,7 +15,7 @@ from meshrec.camera import camera_from_body_axes, project
 from meshrec.errors import MeshrecError
 from meshrec.metrics import mpjpe_mm, pa_mpjpe_mm
 from meshrec.minimize import MinimizeConfig, minimize
-from meshrec.objective import Objective, ObjectiveConfig, Observations, retract
+from meshrec.objective import Objective, ObjectiveConfig, Observations, Start, retract
 from meshrec.prior_files import open_prior
 from meshrec.skeletons import COCO17, H36M17, MEDIAPIPE33, MPII16, OPENPOSE25, SMPL24, Skeleton
 from meshrec.types import BodyParams, Camera, Keypoints
@@ -303,6 +303,176 @@ def test_a_body_without_the_joints_of_a_result_is_refused(prior: PosePrior) -> N
     file = load_body_file()
     with pytest.raises(MeshrecError, match="H36M-17"):
         FitBranch(BodyModel(replace(file, regressors={})), prior, FitConfig())
+
+
+def shaken(params: BodyParams, spread_rad: float, seed: int = 5) -> BodyParams:
+    """The same people with every joint turned at random, and other shapes."""
+    random = torch.Generator().manual_seed(seed)
+    turn = spread_rad * torch.randn(*params.rotations.shape[:-1], generator=random, dtype=torch.float64)
+    betas = params.betas + 0.3 * torch.randn(params.betas.shape, generator=random, dtype=torch.float64)
+    return BodyParams.from_rotations(params.rotations @ roma.rotvec_to_rotmat(turn), betas, params.transl_m)
+
+
+def pull_of(model: BodyModel, start: BodyParams, outlier: float = 1e9) -> Objective:
+    """The objective of nothing but the start, every joint of which has a spread of its own."""
+    unseen = objective_of(model, None, start, landmarks=False, config=ObjectiveConfig(shape_weight=0.0))
+    people = len(start.betas)
+    spread_rad = torch.linspace(0.1, 0.4, 24 * people, dtype=torch.float64).reshape(people, 24)
+    betas_spread = torch.linspace(0.5, 2.0, people, dtype=torch.float64)
+    return Objective(
+        model,
+        None,
+        H36M17,
+        replace(unseen.observations, weight=torch.zeros_like(unseen.observations.weight)),
+        ObjectiveConfig(shape_weight=0.0, start_outlier=outlier),
+        start=Start(start.rotations, start.betas, spread_rad, betas_spread),
+    )
+
+
+@pytest.mark.parametrize("people", [1, 3])
+@pytest.mark.parametrize("outlier", [3.0, 1e9])
+def test_the_pull_is_the_slope_of_its_energy(model: BodyModel, prior: PosePrior, people: int, outlier: float) -> None:
+    start = people_of(prior, people)
+    objective, away = pull_of(model, start, outlier), shaken(start, 0.5)
+    step = torch.zeros(people, 85, dtype=torch.float64, requires_grad=True)
+    terms = objective.terms(retract(away, step))
+    terms.pull.sum().backward()
+    assert step.grad is not None
+    quadratic = objective.quadratic(away)
+    assert torch.allclose(quadratic.gradient, step.grad, rtol=1e-8, atol=1e-8)
+    assert (quadratic.gradient[:, -3:] == 0).all(), "a start says nothing of the place"
+    assert torch.equal(terms.total, terms.pull) and (terms.pull > 0).all()
+
+
+@pytest.mark.parametrize("people", [1, 3])
+def test_the_curvature_of_the_pull_is_that_of_its_residuals(model: BodyModel, prior: PosePrior, people: int) -> None:
+    """J^T J, with the derivative of log(S^T R exp(delta)) / spread by autograd."""
+    start = people_of(prior, people)
+    objective, away = pull_of(model, start), shaken(start, 0.5)
+    pull = objective.start
+    assert pull is not None
+
+    def residual(step: torch.Tensor) -> torch.Tensor:
+        moved = retract(away, step)
+        turned = roma.rotmat_to_rotvec(start.rotations.mT @ moved.rotations) / pull.spread_rad[..., None]
+        return torch.cat([turned.flatten(1), (moved.betas - start.betas) / pull.betas_spread[:, None]], dim=1).sum(0)
+
+    jacobian = torch.autograd.functional.jacobian(residual, torch.zeros(people, 85, dtype=torch.float64))
+    jacobian = jacobian.transpose(0, 1)  # type: ignore[union-attr]
+    assert torch.allclose(objective.quadratic(away).hessian, jacobian.mT @ jacobian, rtol=1e-8, atol=1e-8)
+
+
+def test_the_pull_alone_leads_back_to_the_start_in_one_step(model: BodyModel, prior: PosePrior) -> None:
+    start = people_of(prior, 3)
+    objective, away = pull_of(model, start), shaken(start, 0.5)
+    quadratic = objective.quadratic(away)
+    told = slice(0, 82)
+    step = torch.zeros(3, 85, dtype=torch.float64)
+    step[:, told] = -torch.linalg.solve(quadratic.hessian[:, told, told], quadratic.gradient[:, told])
+    back = retract(away, step)
+    assert torch.allclose(back.rotations, start.rotations, atol=1e-10)
+    assert torch.allclose(back.betas, start.betas, atol=1e-10)
+    assert (objective.terms(back).pull < 1e-12).all()
+
+
+def test_the_pull_is_half_the_squared_angle_in_spreads(model: BodyModel, prior: PosePrior) -> None:
+    """And for each person alone; beyond the outlier's bound it grows less."""
+    start = people_of(prior, 3)
+    turn = torch.zeros(3, 24, 3, dtype=torch.float64)
+    turn[1, SMPL24.index("left_knee"), 0] = 0.3
+    turned = replace(start, pose=(start.rotations @ roma.rotvec_to_rotmat(turn))[:, 1:])
+    objective = pull_of(model, start)
+    pull = objective.start
+    assert pull is not None
+    expected = (0.3 / pull.spread_rad[1, SMPL24.index("left_knee")]).square() / 2
+    assert torch.allclose(objective.terms(turned).pull, expected * torch.tensor([0.0, 1.0, 0.0]).double())
+    alone = objective.of(torch.tensor([1])).terms(turned[1:2]).pull
+    assert torch.allclose(alone, expected)
+    assert pull_of(model, start, 0.5).terms(turned).pull[1] < expected
+
+
+def test_without_a_start_there_is_no_pull(model: BodyModel, prior: PosePrior) -> None:
+    truth = people_of(prior, 2)
+    keypoints, branch = seen_by(model, truth, H36M17), FitBranch(model, prior, FitConfig(noise_px=3.0))
+    free, held = branch.fit(keypoints, camera_of(2)), branch.fit(keypoints, camera_of(2), start=shaken(truth, 0.1))
+    assert free.report is not None and held.report is not None
+    assert (free.report.terms.pull == 0).all() and (held.report.terms.pull > 0).all()
+
+
+def test_a_start_of_no_spread_is_kept_and_placed(model: BodyModel, prior: PosePrior) -> None:
+    truth = people_of(prior, 3)
+    start = shaken(truth, 0.1)
+    sure = FitConfig(start_spread_rad=1e-4, start_root_spread_rad=1e-4, start_betas_spread=1e-4)
+    away = replace(start, transl_m=torch.zeros_like(start.transl_m))
+    params = FitBranch(model, prior, sure).fit(seen_by(model, truth, COCO17), camera_of(3), start=away).params
+    assert params is not None
+    assert torch.allclose(params.rotations, start.rotations, atol=1e-3)
+    assert torch.allclose(params.betas, start.betas, atol=1e-3)
+    assert ((params.transl_m - truth.transl_m).norm(dim=-1) < 0.5).all()
+
+
+def test_a_start_of_endless_spread_is_a_start_and_no_more(
+    model: BodyModel, prior: PosePrior, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    truth = people_of(prior, 3)
+    keypoints, start = seen_by(model, truth, COCO17), shaken(truth, 0.1)
+    spread = FitConfig(start_spread_rad=math.inf, start_root_spread_rad=math.inf, start_betas_spread=math.inf)
+    loose = FitBranch(model, prior, spread).fit(keypoints, camera_of(3), start=start)
+    monkeypatch.setattr(FitBranch, "_pull", lambda branch, given: None)
+    unheld = FitBranch(model, prior, FitConfig()).fit(keypoints, camera_of(3), start=start)
+    assert torch.allclose(loose.joints17_m, unheld.joints17_m, atol=1e-9)
+    assert loose.report is not None and (loose.report.terms.pull == 0).all()
+
+
+def test_clear_keypoints_correct_the_start_and_hidden_limbs_stay(model: BodyModel, prior: PosePrior) -> None:
+    """An arm and a leg are wrong, and of the two only the arm is seen."""
+    truth, camera = people_of(prior, 6), camera_of(6)
+    pose, (shoulder, hip) = truth.rotations.clone(), SMPL24.indices("left_shoulder", "left_hip")
+    pose[:, [shoulder, hip]] @= roma.rotvec_to_rotmat(torch.tensor([0.0, 0.0, 0.4]).double())
+    start = BodyParams.from_rotations(pose, truth.betas, truth.transl_m)
+    keypoints = seen_by(model, truth, COCO17)
+    confidence = keypoints.confidence.clone()
+    confidence[:, COCO17.indices("left_knee", "left_ankle")] = 0.0
+    keypoints = replace(keypoints, confidence=confidence)
+    held = FitBranch(model, prior, FitConfig()).fit(keypoints, camera, start=start).params
+    loose = FitBranch(model, prior, FitConfig(start_spread_rad=math.inf)).fit(keypoints, camera, start=start).params
+    assert held is not None and loose is not None
+    arm = COCO17.indices("left_elbow", "left_wrist")
+    off, was_off = (
+        (project(model.regressed(each, COCO17), camera) - keypoints.xy_px)[:, arm] for each in (held, start)
+    )
+    assert off.norm(dim=-1).mean() < was_off.norm(dim=-1).mean() / 4
+    went, would = (
+        roma.rotmat_geodesic_distance(start.rotations, each.rotations)[:, hip].mean() for each in (held, loose)
+    )
+    assert went < 0.15 and went < would / 2
+
+
+def test_a_fit_from_a_fair_start_beats_the_start_and_the_fit_alone(model: BodyModel, prior: PosePrior) -> None:
+    truth, camera = people_of(prior, 12), camera_of(12)
+    start, clean = shaken(truth, 0.15), seen_by(model, truth, COCO17)
+    noise = 4 * torch.randn(clean.xy_px.shape, generator=torch.Generator().manual_seed(7), dtype=torch.float64)
+    keypoints, branch = replace(clean, xy_px=clean.xy_px + noise), FitBranch(model, prior, FitConfig())
+    alone, both = branch.fit(keypoints, camera).params, branch.fit(keypoints, camera, start=start).params
+    assert alone is not None and both is not None
+    joints = {name: model.regressed(params, H36M17) for name, params in {"alone": alone, "both": both}.items()}
+    joints |= {"start": model.regressed(start, H36M17), "truth": model.regressed(truth, H36M17)}
+    centred = {name: each - each[:, :1] for name, each in joints.items()}
+    for error in (mpjpe_mm, pa_mpjpe_mm):
+        errors = {name: error(each, centred["truth"]).mean() for name, each in centred.items()}
+        assert errors["both"] < 0.85 * errors["start"] and errors["both"] < 0.85 * errors["alone"]
+    off = {
+        name: (project(each, camera) - project(joints["truth"], camera)).norm(dim=-1).mean()
+        for name, each in joints.items()
+    }
+    assert off["both"] < off["start"] / 2 and off["both"] < off["alone"]
+
+
+def test_a_spread_is_above_nothing() -> None:
+    for name in ("start_spread_rad", "start_root_spread_rad", "start_betas_spread"):
+        for value in (0.0, -1.0, math.nan):
+            with pytest.raises(ValueError, match=name):
+                FitConfig(**{name: value})  # type: ignore[arg-type]
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA")

@@ -389,13 +389,6 @@ def test_with_the_mirror_image_the_answer_to_it_is_the_mirrored_answer(model, ne
     assert torch.allclose(read.looked, other.looked[:, SMPL24.mirror], atol=1e-3)
 
 
-def test_a_network_of_another_input_is_refused(model):
-    stub = Knowing(torch.eye(3).expand(1, 24, 3, 3), torch.ones(1, 3), torch.zeros(1, 10))
-    stub.config = replace(CONFIG, input="proxy")
-    with pytest.raises(MeshrecError, match="proxy"):
-        MeshBranch(stub, model, MeshConfig())
-
-
 def test_a_fit_goes_on_from_the_network_s_body(model):
     """The network is somewhat wrong; the keypoints show where."""
     params = people_of(2)

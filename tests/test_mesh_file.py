@@ -15,7 +15,7 @@ from meshrec.models.regressor import MeshNetConfig, MeshRegressor, for_inference
 from meshrec.tensor_files import read_tensors, write_tensors
 from meshrec.train.checkpoint import Card
 
-CONFIG = MeshNetConfig("hrnet_w18", "proxy", "downsampled", crop_px=64)
+CONFIG = MeshNetConfig("hrnet_w18", "proxy", "downsampled", crop_px=64, root="sight")
 WEIGHTS = Path(__file__).parents[1] / "meshrec" / "weights"
 
 
@@ -106,6 +106,13 @@ def test_a_header_of_another_regressor_is_refused(written, change, tmp_path):
     path = write_tensors(tmp_path / "m.safetensors", read_tensors(written)[0], header)
     with pytest.raises(MeshrecError, match="does not fit: its tensor"):
         read_regressor(path)
+
+
+def test_a_header_that_says_nothing_of_the_root_means_the_camera_s_axes(written, tmp_path):
+    """As in files and runs from before there was a choice."""
+    header = {name: value for name, value in asdict(CONFIG).items() if name != "root"}
+    path = write_tensors(tmp_path / "m.safetensors", read_tensors(written)[0], json.dumps(header))
+    assert read_regressor(path).config == replace(CONFIG, root="camera")
 
 
 def test_damaged_and_foreign_files_are_refused(written, tmp_path):

@@ -27,7 +27,7 @@ from meshrec.types import BodyParams, Camera, Square
 from meshrec.weak_perspective import CROP_FOCAL_AT_PX, CROP_FOCAL_PX, crop_project
 
 CROP_PX = 64
-ALL = MeshLosses(parts=1.0, prior=0.1, keypoint_alignment=0.5, part_alignment=0.01, camera=1.0, parts_px=32)
+ALL = MeshLosses(skin=1.0, parts=1.0, prior=0.1, keypoint_alignment=0.5, part_alignment=0.01, camera=1.0, parts_px=32)
 KNOWN_IN_2D = {"points", "camera", "prior", "keypoint_alignment"}
 
 
@@ -116,8 +116,8 @@ def test_the_truth_has_no_error_and_says_it_in_the_frame_of_the_crop(model, bodi
     assert lesson.points.abs().max() < 3
     hips = BODY58.indices("left_hip@coco17", "right_hip@coco17")
     torch.testing.assert_close(lesson.joints_m[:, hips].mean(1), torch.zeros(3, 3, dtype=torch.float64))
-    terms = criterion_of(model, MeshLosses())(true_answer(people, model), lesson, 0)
-    for name in ("joints", "pose", "shape"):
+    terms = criterion_of(model, MeshLosses(skin=1.0))(true_answer(people, model), lesson, 0)
+    for name in ("joints", "skin", "pose", "shape"):
         torch.testing.assert_close(terms[name], torch.zeros(3, dtype=torch.float64))
 
 
@@ -125,11 +125,27 @@ def test_a_person_known_in_2d_teaches_that_alone(model, bodies):
     flat = in_2d_alone(people_of(model))
     terms = criterion_of(model)(said_of(3), lesson_of(flat, bodies, 32), 0)
     assert terms.keys() == {
-        *("joints", "points", "pose", "shape", "camera", "parts", "prior"),
+        *("joints", "points", "skin", "pose", "shape", "camera", "parts", "prior"),
         *("keypoint_alignment", "part_alignment"),
     }
     for name, term in terms.items():
         assert (term > 0).all() if name in KNOWN_IN_2D else (term == 0).all(), name
+
+
+@pytest.mark.parametrize("norm", ["mse", "l1"])
+def test_the_skin_is_off_by_what_its_vertices_are(norm, model, bodies):
+    """Of those points that are compared, about the pelvis, wherever the bodies stand."""
+    people, said = people_of(model), said_of(3)
+    criterion = criterion_of(model, MeshLosses(skin=2.0, norm=norm))
+    found = criterion(said, lesson_of(people, bodies), 0)["skin"]
+    answer = model(BodyParams.from_rotations(said.rotations, said.betas, torch.zeros_like(said.weak)))
+    truth, vertex = model(people.params), criterion.skin.vertex.flatten()
+    pelvis = SMPL24.index("pelvis")
+    one, other = (body.vertices_m[:, vertex] - body.joints_m[:, pelvis, None] for body in (answer, truth))
+    size = (one - other).square() if norm == "mse" else (one - other).abs()
+    torch.testing.assert_close(found, 2.0 * size.mean((1, 2)))
+    some = replace(people, shaped=torch.tensor([True, False, True]))
+    assert ((criterion(said, lesson_of(some, bodies), 0)["skin"] > 0) == some.shaped).all()
 
 
 def test_a_batch_teaches_what_its_people_do(model, bodies):

@@ -1,5 +1,7 @@
 """Laws of part attention: what pools what, the layout of rotations, and where a new network begins."""
 
+import copy
+
 import pytest
 import roma
 import torch
@@ -9,6 +11,7 @@ from torch.nn.functional import avg_pool2d
 from torch.utils.flop_counter import FlopCounterMode
 
 from meshrec.camera import camera_from_body_axes
+from meshrec.models.packed import PackedConv, can_pack
 from meshrec.models.part_attention import (
     PARTS,
     PartAttentionHead,
@@ -19,7 +22,7 @@ from meshrec.models.part_attention import (
     sixd_from_rotations,
     spatial_softmax,
 )
-from meshrec.models.regressor import MeshNetConfig, MeshRegressor, for_inference
+from meshrec.models.regressor import MeshNetConfig, MeshRegressor, folded, for_inference
 
 BATCHES = [(), (1,), (3,), (2, 3)]
 
@@ -206,6 +209,40 @@ def test_inference_says_what_the_network_says(backbone):
             assert getattr(after, name).dtype == dtype
             torch.testing.assert_close(getattr(after, name), getattr(before, name), rtol=0, atol=tolerance)
     assert any(isinstance(module, nn.BatchNorm2d) for module in network.modules())
+
+
+@pytest.mark.skipif(not can_pack(torch.device("cpu"), torch.float32), reason="this torch has no packed convolutions")
+@pytest.mark.parametrize("backbone", ["hrnet_w18", "resnet50"])
+@pytest.mark.parametrize(("people", "size"), [(1, 64), (3, 32), (2, 96)])
+def test_packed_convolutions_say_what_plain_ones_say(backbone, people, size):
+    """Twice, and the image is as it was: sums are written over nothing that is read again."""
+    network = settled(MeshNetConfig(backbone, crop_px=64))
+    light, image = for_inference(network), random(people, 3, size, size, seed=6, dtype=torch.float32)
+    assert any(isinstance(module, PackedConv) for module in light.modules())
+    assert not any(isinstance(module, nn.Conv2d) for module in light.modules())
+    kept = image.clone()
+    for expected in (network(image), folded(network)(image)):
+        said = light(image)
+        assert torch.equal(image, kept)
+        for name in ("rotations", "betas", "weak", "attention"):
+            answer, wanted = getattr(said, name), getattr(expected, name)
+            torch.testing.assert_close(answer, wanted, rtol=0, atol=5e-5 * max(1.0, float(wanted.abs().max())))
+
+
+def test_only_single_precision_on_a_cpu_is_packed(network):
+    assert not can_pack(torch.device("cuda"), torch.float32)
+    double = copy.deepcopy(network).double()
+    for light in (for_inference(double), for_inference(network, "bfloat16"), folded(network)):
+        assert not any(isinstance(module, PackedConv) for module in light.modules())
+
+
+def test_without_the_operators_the_answers_are_the_same(network, monkeypatch):
+    image = random(2, 3, 64, 64, seed=7, dtype=torch.float32)
+    packed = for_inference(network)(image)
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    plain = for_inference(network)
+    assert not any(isinstance(module, PackedConv) for module in plain.modules())
+    torch.testing.assert_close(plain(image).rotations, packed.rotations, rtol=0, atol=1e-5)
 
 
 def test_bfloat16_computes_maps_alone(network):

@@ -36,7 +36,7 @@ def model() -> BodyModel:
 def report(reprojection_px: float) -> FitReport:
     number, count = torch.tensor(0.5), torch.tensor(7)
     yes = torch.tensor(True)
-    return FitReport(FitTerms(*[number] * 5), torch.tensor(reprojection_px), number, count, count, yes, yes)
+    return FitReport(FitTerms(*[number] * 6), torch.tensor(reprojection_px), number, count, count, yes, yes)
 
 
 def two_people(model: BodyModel) -> Recovery:

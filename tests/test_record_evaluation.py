@@ -10,7 +10,7 @@ import pytest
 import roma
 import torch
 
-import meshrec.evaluate as evaluate
+import meshrec.evaluate_records as evaluate_records
 from meshrec.body import load_body_model
 from meshrec.branches.registry import build_branch
 from meshrec.camera import camera_from_body_axes, centered_camera, project
@@ -30,6 +30,7 @@ from meshrec.record_report import (
     main_sheet,
     protocol_lines,
     record_of,
+    sheets_of,
     worst_first,
 )
 from meshrec.skeletons import COCO17, H36M17
@@ -146,9 +147,43 @@ def test_a_moved_body_is_wrong_in_the_picture_alone(model, roll):
     assert torch.allclose(errors.reprojection_px, expected_px, rtol=1e-3), "in pixels of the photograph"
 
 
+def test_coco_s_joints_are_compared_in_the_photograph_and_by_the_person_s_box(model, roll):
+    params = params_of()
+    errors = errors_of(model, roll, params=replace(params, transl_m=params.transl_m + torch.tensor([0.0, 0.1, 0.0])))
+    expected_px = (CAMERA.focal_px * 0.1 / model.regressed(params, COCO17)[..., 2]).mean(-1)
+    boxes = torch.stack([record.box_xyxy_px for record in roll.records[0]]).view(-1, 2, 2)
+    assert torch.allclose(errors.coco17_px, expected_px, rtol=1e-3)
+    assert torch.allclose(errors.coco17_percent, 100 * expected_px / (boxes[:, 1] - boxes[:, 0]).amax(-1), rtol=1e-3)
+    near = replace(params, transl_m=params.transl_m + torch.tensor([0.0, 0.0, 0.3]))
+    assert errors_of(model, roll, params=near).coco17_px.min() > 1, "depth is seen too"
+
+
+def test_joints_beyond_the_border_are_not_looked_for_in_the_photograph(model, tmp_path):
+    """Who stands at the left border, half out of the photograph, and is said to be wrong there alone."""
+    params = params_of()
+    aside = replace(params, transl_m=params.transl_m - torch.tensor([0.58, 0.0, 0.0]) * params.transl_m[:, 2:])
+    xy_px = project(model.regressed(aside, COCO17), CAMERA)[2]
+    beyond = xy_px[:, 0] < 0
+    assert 3 <= beyond.sum() <= 14
+    pixels = np.full((SIZE[1], SIZE[0], 3), 120, np.uint8)
+    box = torch.tensor([0.0, float(xy_px[:, 1].min()), float(xy_px[:, 0].max()), float(xy_px[:, 1].max())])
+    keypoints = Keypoints(xy_px, (~beyond).float(), COCO17)
+    with RecordWriter(tmp_path / "r", Header("lab", "test", COCO17.name)) as writer:
+        picture, truth = encode_picture(pixels, box), Truth(aside[2], "neutral")
+        writer.add(NewRecord(picture, box, keypoints, CAMERA, truth, source="2.jpg"))
+    roll = roll_of([open_records(tmp_path / "r")])
+    near = replace(aside, transl_m=aside.transl_m + torch.tensor([0.0, 0.0, 0.2]))
+    off_px = (project(model.regressed(near, COCO17), CAMERA)[2] - xy_px).norm(dim=-1)
+    found = errors_of(model, roll, params=near).coco17_px
+    assert found[0] == pytest.approx(float(off_px[~beyond].mean()), rel=1e-3)
+    assert abs(found[0] - off_px.mean()) > 1
+
+
 def test_who_stands_behind_the_camera_has_no_place_in_the_picture(model, roll):
     behind = errors_of(model, roll, lambda estimate: replace(estimate, root_m=-estimate.root_m))
     assert behind.reprojection_px.isnan().all() and behind.mpjpe_mm.max() < 0.05
+    far = replace(params_of(), transl_m=-params_of().transl_m)
+    assert errors_of(model, roll, params=far).coco17_px.isnan().all()
 
 
 def test_a_turned_body_is_right_after_the_best_similarity_and_a_mirrored_one_is_not(model, roll):
@@ -178,6 +213,7 @@ def test_the_skin_s_error_is_about_the_pelvis(model, roll):
 def test_joints_alone_have_no_skin_and_without_a_place_no_pixels(model, roll):
     errors = errors_of(model, roll, lambda estimate: replace(estimate, body=None, params=None, root_m=None))
     assert errors.pve_mm.isnan().all() and errors.reprojection_px.isnan().all() and errors.mpjpe_mm.max() < 0.05
+    assert errors.coco17_px.isnan().all()
 
 
 class Moody(Knowing):
@@ -201,7 +237,7 @@ def test_who_has_no_answer_is_counted_and_in_no_mean(model, roll):
     assert evaluation.unanswered == 2 and evaluation.found.answered.tolist() == [True, False, True, False, True]
     assert len(evaluation.found.problems) == 1 and "not in the mood" in evaluation.found.problems[0]
     assert evaluation.figures(evaluation.everybody)["mpjpe_mm"] == pytest.approx(30 / 14, abs=0.01)
-    record = record_of(evaluation, asked())
+    record = record_of([evaluation], asked())
     assert record["unanswered"] == 2 and record["figures"]["mpjpe_mm"]["people"] == 3
     assert {each["sequence"]: each["unanswered"] for each in record["per_sequence"]} == {"walk": 1, "sit": 1}
     assert set(worst_first(evaluation)) == {0, 2, 4}
@@ -266,12 +302,12 @@ def test_bodies_of_other_vertices_are_not_compared(model, monkeypatch):
 
 
 def asked(**options):
-    return Asked((Path("lab"),), "knowing", RecordOptions(**options), None, "neutral", "none")
+    return Asked((Path("lab"),), ("knowing",), RecordOptions(**options), None, "neutral", "none")
 
 
 def test_every_figure_stands_beside_its_protocol(model, roll):
     evaluation, _ = evaluated(Knowing(model, shifted("left_wrist")), roll, model)
-    record = json.loads(json.dumps(record_of(evaluation, asked()), allow_nan=False))
+    record = json.loads(json.dumps(record_of([evaluation], asked()), allow_nan=False))
     assert record["protocol"]["joints"] == list(JOINTS14) and record["protocol"]["gendered"] is False
     assert record["protocol"]["pve"] and record["protocol"]["body"].startswith("neutral (sha256")
     assert record["figures"]["mpjpe_mm"]["mean"] == pytest.approx(30 / 14, abs=0.01)
@@ -287,11 +323,11 @@ def test_every_figure_stands_beside_its_protocol(model, roll):
 
 def test_what_others_published_is_told_as_theirs_and_only_when_asked(model, roll):
     evaluation, _ = evaluated(Knowing(model), roll, model)
-    ours = main_sheet(evaluation).rows
-    both = main_sheet(evaluation, published=True).rows
+    ours = main_sheet([evaluation]).rows
+    both = main_sheet([evaluation], published=True).rows
     assert len(ours) == 1 and len(both) == 1 + len(PUBLISHED)
     assert all(row[0].startswith("published: ") for row in both[1:])
-    assert len(record_of(evaluation, asked(published=True))["published"]) == len(PUBLISHED)
+    assert len(record_of([evaluation], asked(published=True))["published"]) == len(PUBLISHED)
 
 
 def test_two_data_sets_have_a_row_each_and_one_together(model, folder):
@@ -300,13 +336,63 @@ def test_two_data_sets_have_a_row_each_and_one_together(model, folder):
         roll, records=(roll.records[0], replace(roll.records[1], index=replace(roll.records[1].index, name="hall")))
     )
     evaluation, _ = evaluated(Knowing(model), other, model)
-    assert [row[0] for row in main_sheet(evaluation).rows] == ["knowing on hall", "knowing on lab", "knowing on all"]
-    assert [row[1] for row in main_sheet(evaluation).rows] == ["5", "5", "10"]
+    assert [row[0] for row in main_sheet([evaluation]).rows] == ["knowing on hall", "knowing on lab", "knowing on all"]
+    assert [row[1] for row in main_sheet([evaluation]).rows] == ["5", "5", "10"]
+
+
+def test_sequences_that_are_named_by_parts_are_told_part_by_part(model, roll):
+    names = ("poses_a/light_0/x", "poses_a/light_1/y", "poses_b/light_1/x", "poses_b/light_1/x", "poses_b/light_2/y")
+    parted = replace(roll)
+    parted.__dict__["sequences"] = np.array(names)
+    evaluation, _ = evaluated(Knowing(model, shifted("left_wrist")), parted, model)
+    assert set(evaluation.levels) == {"poses", "light", "part 3 of the sequence"}
+    people = {kind: {name: int(whom.sum()) for name, whom in of.items()} for kind, of in evaluation.levels.items()}
+    assert people["light"] == {"light_0": 1, "light_1": 3, "light_2": 1}
+    assert people["poses"] == {"poses_a": 2, "poses_b": 3}
+    told = record_of([evaluation], asked())
+    assert [level["level"] for level in told["per_level"]["light"]] == ["light_0", "light_1", "light_2"]
+    assert told["per_level"]["light"][1]["mpjpe_mm"] == pytest.approx(30 / 14, abs=0.01)
+    assert len(told["per_sequence"]) == 4
+    titles = [sheet.title for sheet in sheets_of([evaluation])]
+    assert titles[2:] == ["per poses, mm", "per light, mm", "per part 3 of the sequence, mm"]
+    plain, _ = evaluated(Knowing(model), roll, model)
+    assert list(plain.levels) == ["sequence"] and record_of([plain], asked())["per_level"] == {}
+
+
+class Named(Knowing):
+    def __init__(self, name, *arguments):
+        super().__init__(*arguments)
+        self.name = name
+
+
+def test_several_branches_stand_side_by_side(model, folder, tmp_path, monkeypatch, capsys):
+    built = {"fit": Named("fit", model, shifted("left_wrist")), "lift": Named("lift", model, shifted("left_knee"))}
+    monkeypatch.setattr(evaluate_records, "build_branch", lambda name, *chosen: built[name])
+    flags = ["--data", folder, "--branch", "fit,lift", "--json", "--per-joint", "--page", tmp_path / "page.html"]
+    assert main(["evaluate", *map(str, flags)]) == 0
+    said = capsys.readouterr()
+    branches = json.loads(said.out)["branches"]
+    assert [each["branch"] for each in branches] == ["fit", "lift"]
+    assert {each["people"] for each in branches} == {PEOPLE}
+    errors = [{joint["joint"]: joint["mpjpe_mm"] for joint in each["per_joint"]} for each in branches]
+    assert errors[0]["left_wrist"] > 29 > 1 > errors[0]["left_knee"]
+    assert errors[1]["left_knee"] > 29 > 1 > errors[1]["left_wrist"]
+    text = (tmp_path / "page.html").read_text()
+    assert "fit on lab" in said.err and "lift on lab" in said.err and "sit: lift" in said.err
+    assert text.count(">lift, front</div>") == text.count(">fit, front</div>") == text.count("truth, front</div>") >= 3
+    assert main(["evaluate", "--data", str(folder), "--branch", "fit,fit"]) == 1
+    assert "names a branch twice" in capsys.readouterr().err
+
+
+def test_flags_of_the_network_are_not_held_against_the_other_branches(folder, capsys):
+    flags = ["--branch", "fit,mesh", "--mesh-weights", "missing.safetensors"]
+    assert main(["evaluate", "--data", str(folder), *flags]) == 1
+    assert "missing.safetensors" in capsys.readouterr().err
 
 
 def test_the_page_needs_nothing_but_itself(model, roll):
     evaluation, truth = evaluated(Moody(model, shifted("left_wrist")), roll, model)
-    text = page(evaluation, Moody(model, shifted("left_wrist")), truth, published=True)
+    text = page([evaluation], [Moody(model, shifted("left_wrist"))], truth, published=True)
     assert "http" not in text.replace("http-equiv", "") and 'src="data:image/jpeg;base64,' in text
     assert len(text) < 2_000_000 and text.count("<figure>") >= 3
     assert "left_wrist" in text and "published: PARE" in text and "none was measured here" in text
@@ -328,7 +414,7 @@ def test_answer_and_truth_are_drawn_where_the_person_stands(model, roll):
 
 
 def test_the_verb_measures_records(model, folder, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(evaluate, "build_branch", lambda *chosen: Knowing(model, shifted("left_wrist")))
+    monkeypatch.setattr(evaluate_records, "build_branch", lambda *chosen: Knowing(model, shifted("left_wrist")))
     flags = ["--data", folder, "--branch", "mesh", "--protocol", "3dpw", "--json", "--per-joint", "--frames", "3"]
     files = ["--report", tmp_path / "out" / "report.json", "--page", tmp_path / "out" / "page.html"]
     assert main(["evaluate", *map(str, flags + files)]) == 0
@@ -345,7 +431,7 @@ def test_a_branch_that_answers_nobody_is_no_result(model, folder, monkeypatch, c
         def __call__(self, photo, people, camera):
             raise MeshrecError("nothing to say")
 
-    monkeypatch.setattr(evaluate, "build_branch", lambda *chosen: Silent(model))
+    monkeypatch.setattr(evaluate_records, "build_branch", lambda *chosen: Silent(model))
     assert main(["evaluate", "--data", str(folder)]) == 1
     assert "answered none of the 5 people" in capsys.readouterr().err
 

@@ -34,17 +34,20 @@ from meshrec.data.records import Records, Truth
 from meshrec.errors import MeshrecError
 from meshrec.models.mesh_file import read_regressor
 from meshrec.models.part_attention import Regressed
-from meshrec.models.regressor import MeshNetConfig, MeshRegressor
+from meshrec.models.regressor import CHANNELS, MeshNetConfig, MeshRegressor
 from meshrec.record_evaluation import JOINTS14
 from meshrec.render import render_rgba
 from meshrec.skeletons import COCO17, H36M17, MPII16
-from meshrec.train import mesh
+from meshrec.train import mesh, mesh_start
 from meshrec.train.checkpoint import LAST
 from meshrec.train.descent import OptimizerConfig
 from meshrec.train.journal import LOG, read_log
 from meshrec.train.loop import Outcome, run
-from meshrec.train.mesh import JUDGED, MeshRun, MeshTask, build_mesh_task, fingerprint_of, started
+from meshrec.train.mesh import JUDGED, MeshRun, MeshTask, build_mesh_task
+from meshrec.train.mesh_lesson import into_sight, lesson_of, turned_whole
 from meshrec.train.mesh_losses import MeshLosses
+from meshrec.train.mesh_people import fingerprint_of
+from meshrec.train.mesh_start import started
 from meshrec.train.processes import Processes, Share, launched
 from meshrec.train.training import LoopConfig, Training
 from meshrec.types import BodyParams, Camera, Keypoints
@@ -88,6 +91,7 @@ def write_people(folder: Path, name: str, count: int, bodies: bool = True, seed:
 def bodies_once() -> Iterator[None]:
     """Every task has the same bodies: to fold one takes longer than to train with it here."""
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(mesh_start, "load_body_model", cache(load_body_model))
         patch.setattr(mesh, "load_body_model", cache(load_body_model))
         yield
 
@@ -107,7 +111,7 @@ class Glance(MeshRegressor):
         nn.Module.__init__(self)
         self.config = config
         torch.manual_seed(0)
-        self.conv, self.norm = nn.Conv2d(3, 4, 8, stride=8), nn.BatchNorm2d(4)
+        self.conv, self.norm = nn.Conv2d(CHANNELS[config.input], 4, 8, stride=8), nn.BatchNorm2d(4)
         self.pose, self.rest = nn.Linear(64, 24 * 6), nn.Linear(64, 13)
         self.parts = nn.Conv2d(4, 25, 1)
 
@@ -143,7 +147,7 @@ def config_of(sets: Path, **changes: Any) -> MeshRun:
 def task_of(config: MeshRun) -> MeshTask:
     """The task of a configuration, with a glance in the network's place."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(mesh, "started", lambda config: Glance(config.network))
+        patch.setattr(mesh, "started", lambda network, *_: Glance(network))
         return build_mesh_task(config, CPU)
 
 
@@ -241,6 +245,95 @@ def test_how_pictures_lie_changes_nothing(sets):
         torch.testing.assert_close(terms[1][name], term, rtol=1e-4, atol=1e-6)
 
 
+# ---- synthetic people, and proxies
+
+PROXY = replace(SMALL, input="proxy", root="sight")
+
+
+def synthetic(sets: Path, **changes: Any) -> MeshRun:
+    """A run that sees synthetic people, and none else unless they are asked for."""
+    plain = {"data": (), "mix": {}, "validation": (), "synthetic_share": 1.0, "validation_synthetic": 5}
+    return config_of(sets, **plain | {"network": PROXY} | changes)
+
+
+def test_synthetic_people_are_the_same_wherever_a_run_stops(sets, tmp_path):
+    adam = OptimizerConfig("adamw", learning_rate=1e-3)
+    config = synthetic(sets, loop=loop(optimizer=adam, steps=4, validate_every=2, log_every=1))
+    train(tmp_path / "whole", config)
+    train(tmp_path / "halves", replace(config, workers=2, loop=replace(config.loop, steps=2)))
+    train(tmp_path / "halves", config)
+    whole, halves = (load_file(tmp_path / name / LAST) for name in ("whole", "halves"))
+    assert whole.keys() == halves.keys()
+    for name, tensor in whole.items():
+        assert torch.equal(halves[name], tensor), name
+    assert figures(tmp_path / "halves") == figures(tmp_path / "whole")
+    line = figures(tmp_path / "whole")[0]
+    assert line["share/synthetic"] == 1.0
+    assert {"validation/pa_mpjpe_mm", "validation/pve_mm"} < set().union(*figures(tmp_path / "whole"))
+
+
+def test_how_a_batch_is_cut_does_not_change_who_is_in_it(sets):
+    mixed = {"data": (sets / "whole", sets / "flat"), "mix": {"whole": 0.6, "flat": 0.4}, "synthetic_share": 0.3}
+    task = task_of(synthetic(sets, **mixed))
+    whole = task.batch(1, Share()).sighted
+    halves = [task_of(synthetic(sets, **mixed)).batch(1, Share(index, 2)).sighted for index in range(2)]
+    for field in ("points", "confidence"):
+        assert torch.equal(torch.cat([getattr(half, field) for half in halves]), getattr(whole, field))
+    assert torch.equal(torch.cat([half.people.pixels for half in halves]), whole.people.pixels)
+    made = whole.people.dataset == 2
+    assert made.tolist() == [False, False, False, True, False, False, True, False]
+    told = task.describe(task.batch(1, Share()))
+    assert told.count("synthetic person") == 2
+    assert told.count("frame") == 6
+    shares = task.told()
+    assert shares["share/synthetic"] == 0.25
+    assert sum(value for name, value in shares.items() if name.startswith("share/")) == pytest.approx(1)
+
+
+def test_a_network_of_colours_sees_synthetic_people_too(sets):
+    task = task_of(synthetic(sets, network=SMALL))
+    assert all(bool(term.isfinite()) for term in task.losses("mesh", task.batch(0, Share())).values())
+
+
+def test_records_joints_count_as_found(sets):
+    task = task_of(config_of(sets, network=PROXY))
+    people = (sighted := next(iter(task.unseen))).people
+    rows = BODY58.indices(*(f"{joint}@coco17" for joint in COCO17.joints))
+    assert torch.equal(sighted.points, people.points[:, rows])
+    assert torch.equal(sighted.confidence, people.weight[:, rows])
+
+
+def test_who_looks_at_the_middle_of_the_crop_knows_the_root(sets):
+    """Moved across the photograph so that a crop shows the same, a body has the same root as seen from there."""
+    task = task_of(synthetic(sets))
+    people = next(iter(task.unseen)).people
+    lesson = lesson_of(people, task.bodies, 0, "sight")
+    turn = into_sight(people)
+    torch.testing.assert_close(lesson.rotations[:, 0], turn @ people.params.root)
+    torch.testing.assert_close(lesson.rotations[:, 1:], people.params.pose)
+    ray = torch.cat([(CROP_PX / 2 - people.camera.center_px) / people.camera.focal_px[:, None], torch.ones(5, 1)], 1)
+    straight = (turn @ ray[..., None])[..., 0]
+    torch.testing.assert_close(straight[:, :2], torch.zeros(5, 2), atol=1e-5, rtol=0)
+    assert (straight[:, 2] > 0).all()
+    plain = lesson_of(people, task.bodies)
+    torch.testing.assert_close(lesson.joints_m, plain.joints_m @ turn.mT, atol=1e-5, rtol=0)
+    torch.testing.assert_close(lesson.points, plain.points)
+    said = Regressed(lesson.rotations, people.params.betas, torch.ones(5, 3), torch.zeros(5, 25, 2, 2))
+    for value in task._errors(said, people).values():
+        torch.testing.assert_close(value, torch.zeros(5), atol=2e-3, rtol=0)
+
+
+@pytest.mark.parametrize("batch", [(), (1,), (3,), (2, 3)])
+def test_a_body_is_turned_by_its_root_alone(batch):
+    random = torch.Generator().manual_seed(0)
+    rotations = roma.random_rotmat((*batch, 24), dtype=torch.float64)
+    turn = roma.rotvec_to_rotmat(torch.randn(*batch, 3, dtype=torch.float64, generator=random))
+    turned = turned_whole(turn, rotations)
+    torch.testing.assert_close(turned_whole(turn.mT, turned), rotations)
+    torch.testing.assert_close(turned[..., 0, :, :], turn @ rotations[..., 0, :, :])
+    assert torch.equal(turned[..., 1:, :, :], rotations[..., 1:, :, :])
+
+
 # ---- what is learned, and told
 
 
@@ -269,7 +362,7 @@ def test_a_few_people_are_soon_known_by_heart(tmp_path):
     assert kept.config == SMALL
     learned = task.networks.network.state_dict()
     assert all(torch.equal(tensor, learned[name]) for name, tensor in kept.state_dict().items())
-    again = started(replace(config, start=outcome.folder / outcome.best[0].file))
+    again = started(SMALL, outcome.folder / outcome.best[0].file, "regressor", 0)
     assert all(torch.equal(tensor, learned[name]) for name, tensor in again.state_dict().items())
     assert all(parameter.requires_grad for parameter in again.parameters())
 
@@ -280,7 +373,7 @@ def test_the_log_has_every_term_and_the_shares_of_the_data_sets(sets, tmp_path):
     train(tmp_path, config, task)
     lines = [line for line in read_log(tmp_path / LOG) if "mesh/joints" in line]
     for line in lines:
-        drawn = torch.cat([task.loader.rows(step, 8).dataset for step in range(line["step"] - 2, line["step"])])
+        drawn = torch.cat([task.crowd.records.rows(step, 8).dataset for step in range(line["step"] - 2, line["step"])])
         assert line["share/flat"] == pytest.approx(float((drawn == 1).double().mean()))
     terms = {f"mesh/{name}" for name in ("joints", "points", "pose", "shape", "camera", "parts", "prior")}
     assert terms < lines[0].keys()
@@ -295,7 +388,7 @@ def test_the_log_has_every_term_and_the_shares_of_the_data_sets(sets, tmp_path):
 def test_validation_is_3dpws_protocol(sets):
     """The truth has no error; a moved body none; a turned one has, but none after Procrustes."""
     task = task_of(config_of(sets))
-    people = next(task._others())
+    people = next(iter(task.unseen)).people
     truth = Regressed(people.params.rotations, people.params.betas, torch.ones(6, 3), torch.zeros(6, 25, 2, 2))
     for value in task._errors(truth, people).values():
         torch.testing.assert_close(value, torch.zeros(6), atol=2e-3, rtol=0)
@@ -317,9 +410,9 @@ def test_validation_is_3dpws_protocol(sets):
 
 def test_answers_are_judged_as_the_neutral_body_against_the_truths_own(sets, monkeypatch):
     tall = BodyModel(replace(MODEL.file, v_template=1.1 * MODEL.file.v_template))
-    monkeypatch.setattr(mesh, "load_body_model", lambda name: tall if name == "female" else MODEL)
+    monkeypatch.setattr(mesh_start, "load_body_model", lambda name: tall if name == "female" else MODEL)
     task = task_of(config_of(sets, gendered=True))
-    people = replace(next(task._others()), gender=torch.tensor([0, 1, 2, 0, 1, 2]))
+    people = replace(next(iter(task.unseen)).people, gender=torch.tensor([0, 1, 2, 0, 1, 2]))
     truth = Regressed(people.params.rotations, people.params.betas, torch.ones(6, 3), torch.zeros(6, 25, 2, 2))
     errors = task._errors(truth, people)
     for name in ("mpjpe_mm", "pve_mm"):
@@ -358,7 +451,7 @@ def test_a_loss_that_is_no_number_names_the_term_and_the_records(sets, tmp_path)
     task.batch = spoiled
     with pytest.raises(MeshrecError, match=r"^mesh/points is nan at step 5, on .*records") as caught:
         train(tmp_path, config, task)
-    rows = task.loader.rows(4, 8)
+    rows = task.crowd.records.rows(4, 8)
     for dataset, row in zip(rows.dataset.tolist(), rows.row.tolist(), strict=True):
         name = ("whole", "flat")[dataset]
         assert f"{name}/{row:03}.png" in str(caught.value)
@@ -372,6 +465,8 @@ def test_a_loss_that_is_no_number_names_the_term_and_the_records(sets, tmp_path)
     [
         ({"data": ()}, r"No people for data: name folders of records with --data"),
         ({"validation": ()}, r"No people for validation: .*--validation"),
+        ({"data": (), "synthetic_share": 0.5}, r"No people for data: .*--synthetic-share 1"),
+        ({"synthetic_share": 1.0}, r"synthetic_share is 1, so nobody of data would be drawn"),
         ({"data": (Path("nowhere"),)}, r"nowhere"),
         ({"mix": {"whole": 0.6, "mpii": 0.4}}, r"mpii"),
         ({"mix": {"whole": 0.6, "flat": -0.4}}, r"-0\.4"),
@@ -396,8 +491,8 @@ def test_a_body_is_known_whose_every_number_is():
 def test_other_people_are_other_data_wherever_they_lie():
     whole, flat, other = (Mock(Records, split="train", fingerprint=mark) for mark in ("1", "2", "3"))
     whole.name = flat.name = other.name = "people"
-    marks = [fingerprint_of([whole], [flat]), fingerprint_of([whole], [other]), fingerprint_of([other], [flat])]
-    marks += [fingerprint_of([flat], [whole]), fingerprint_of([whole, flat], [])]
+    splits = [([whole], [flat]), ([whole], [other]), ([other], [flat]), ([flat], [whole]), ([whole, flat], [])]
+    marks = [fingerprint_of(*split, ()) for split in splits]
     assert len(set(marks)) == len(marks)
 
 
@@ -413,7 +508,7 @@ def test_a_body_of_any_number_of_shapes_but_fewer_than_the_answers(sets, monkeyp
     for betas in (MODEL.num_betas + 6, 4):
         kept = np.pad(shapes[..., :betas], ((0, 0), (0, 0), (0, max(betas - shapes.shape[2], 0))), constant_values=0.1)
         own = BodyModel(replace(MODEL.file, shapedirs=kept))
-        monkeypatch.setattr(mesh, "load_body_model", lambda name, own=own: own)
+        monkeypatch.setattr(mesh_start, "load_body_model", lambda name, own=own: own)
         if betas < 10:
             with pytest.raises(MeshrecError, match="has 4 shape directions, and a mesh regressor answers with 10"):
                 task_of(config)
@@ -427,35 +522,35 @@ def test_a_body_of_any_number_of_shapes_but_fewer_than_the_answers(sets, monkeyp
 
 def test_bodies_of_other_vertices_are_refused(sets, monkeypatch):
     bald = SimpleNamespace(parts=MODEL.parts[1:], num_betas=10, file=SimpleNamespace(name="male"))
-    monkeypatch.setattr(mesh, "load_body_model", lambda name: bald if name == "male" else MODEL)
+    monkeypatch.setattr(mesh_start, "load_body_model", lambda name: bald if name == "male" else MODEL)
     with pytest.raises(MeshrecError, match=r"The bodies neutral and male have .* vertices and cannot be compared"):
         task_of(config_of(sets, gendered=True))
 
 
-def test_weights_to_start_from_are_of_the_same_network(sets, monkeypatch):
+def test_weights_to_start_from_are_of_the_same_network(monkeypatch):
     with torch.device("meta"):
         given = MeshRegressor(SMALL)
-    monkeypatch.setattr(mesh, "open_regressor", lambda path: given)
-    for name, value in {"backbone": "resnet50", "shape_attention": "downsampled", "offsets": False}.items():
-        config = config_of(sets, start=Path("start.ckpt"), network=replace(SMALL, **{name: value}))
+    monkeypatch.setattr(mesh_start, "open_regressor", lambda path: given)
+    changes = {"backbone": "resnet50", "shape_attention": "downsampled", "offsets": False, "root": "sight"}
+    for name, value in changes.items():
         with pytest.raises(MeshrecError, match=rf"whose {name} is .*; network\.{name} is {value}"):
-            started(config)
-    assert started(config_of(sets, start=Path("start.ckpt"), network=replace(SMALL, crop_px=64))).config.crop_px == 64
+            started(replace(SMALL, **{name: value}), Path("start.ckpt"), "regressor", 0)
+    assert started(replace(SMALL, crop_px=64), Path("start.ckpt"), "regressor", 0).config.crop_px == 64
 
 
 @pytest.mark.parametrize("kind", ["regressor", "backbone"])
-def test_weights_that_are_not_there_are_told(kind, sets):
+def test_weights_that_are_not_there_are_told(kind):
     with pytest.raises(MeshrecError, match=r"nowhere\.pth"):
-        started(config_of(sets, start=Path("nowhere.pth"), start_is=kind))
+        started(SMALL, Path("nowhere.pth"), kind, 0)
     with pytest.raises(MeshrecError, match=r"start_is is backbone, and no weights are given\. Name"):
-        started(config_of(sets, start_is="backbone"))
+        started(SMALL, None, "backbone", 0)
 
 
-def test_a_backbone_alone_is_a_start(sets, tmp_path):
-    plain = started(config_of(sets))
+def test_a_backbone_alone_is_a_start(tmp_path):
+    plain = started(SMALL, None, "regressor", 0)
     given = {name: 2 * tensor for name, tensor in plain.backbone.state_dict().items()}
     save_file(given, tmp_path / "hrnet.safetensors")
-    network = started(config_of(sets, start=tmp_path / "hrnet.safetensors", start_is="backbone"))
+    network = started(SMALL, tmp_path / "hrnet.safetensors", "backbone", 0)
     assert torch.equal(network.backbone.state_dict()["conv1.weight"], given["conv1.weight"])
     assert torch.equal(network.head.state_dict()["cam_mlp.weight"], plain.head.state_dict()["cam_mlp.weight"])
 
@@ -463,7 +558,7 @@ def test_a_backbone_alone_is_a_start(sets, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"network": MeshNetConfig(input="proxy")}, r"network\.input is proxy"),
+        ({"synthetic_share": 1.1}, r"synthetic_share is 1\.1"),
         ({"workers": 0}, "workers is 0"),
         ({"loop": LoopConfig(batch=4, accumulate=4)}, "batch norms need 2 examples"),
     ],

@@ -20,10 +20,10 @@ def _params(*batch: int) -> BodyParams:
 
 
 def _report(*batch: int) -> FitReport:
-    terms = [_numbers(*batch).abs() + place for place in range(7)]
+    terms = [_numbers(*batch).abs() + place for place in range(8)]
     whole = torch.ones(batch, dtype=torch.int64)
     yes = torch.ones(batch, dtype=torch.bool)
-    return FitReport(FitTerms(*terms[:5]), *terms[5:], start=whole, iterations=7 * whole, converged=yes, solvable=yes)
+    return FitReport(FitTerms(*terms[:6]), *terms[6:], start=whole, iterations=7 * whole, converged=yes, solvable=yes)
 
 
 def _estimate(*batch: int) -> Estimate:
@@ -63,7 +63,7 @@ def test_map_reaches_every_tensor_and_nothing_else(batch):
     estimate = _estimate(*batch)
     cleared = estimate.map(torch.zeros_like)
     before, after = _tensors(estimate), _tensors(cleared)
-    assert len(before) == 4 + 4 + 2 + 2 + 11
+    assert len(before) == 4 + 4 + 2 + 2 + 12
     assert before.keys() == after.keys()
     assert not any(tensor.any() for tensor in after.values())
     assert cleared.branch == "fit"
@@ -120,8 +120,13 @@ def test_rotations_are_the_root_and_then_the_joints(batch):
 
 def test_the_objective_is_the_sum_of_its_terms():
     terms = _report(3).terms
-    parts = (terms.keypoints, terms.landmarks, terms.parts, terms.prior, terms.shape)
+    parts = (terms.keypoints, terms.landmarks, terms.parts, terms.prior, terms.shape, terms.pull)
     torch.testing.assert_close(terms.total, torch.stack(parts).sum(0))
+
+
+def test_a_report_and_its_terms_have_no_name_in_common():
+    """A result has them side by side."""
+    assert not {field.name for field in fields(FitTerms)} & {field.name for field in fields(FitReport)}
 
 
 def test_shapes_are_executed():

@@ -3,7 +3,8 @@
 Where the parts of the person are seen too, their masks can be fitted as well.
 
 Every person starts from four directions, turned in the image as the torso is; the start that ends lowest wins. Or the
-fit goes on from a body that another branch found.
+fit goes on from a body that another branch found, which counts as evidence: clear keypoints correct it, and what they
+do not show stays as it was.
 """
 
 import math
@@ -18,15 +19,17 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from meshrec.body import BodyModel
+from meshrec.branches.estimate import estimate_of
 from meshrec.camera import camera_from_body_axes
+from meshrec.config import require_range
 from meshrec.errors import MeshrecError
 from meshrec.keypoints import SEEN_CONFIDENCE
 from meshrec.minimize import MinimizeConfig, Minimum, minimize
-from meshrec.objective import Objective, ObjectiveConfig, Observations, PartSight
+from meshrec.objective import Objective, ObjectiveConfig, Observations, PartSight, Start
 from meshrec.part_alignment import NOISE_SHARE, PartEvidence
 from meshrec.part_masks import PartMasks
 from meshrec.photo import Photo
-from meshrec.skeletons import H36M17, SKELETONS, Skeleton, convert, visibility
+from meshrec.skeletons import H36M17, SKELETONS, SMPL24, Skeleton, convert, visibility
 from meshrec.skin_points import SkinPoints, skin_points
 from meshrec.translation import iterated_translation
 from meshrec.types import BodyParams, Camera, Estimate, FitReport, Keypoints, Person, stack
@@ -40,6 +43,9 @@ PEOPLE_FOR_THREADS = 32
 
 LEAST_NOISE_PX = 0.5
 """No detector is better than this."""
+
+LEAST_SPREAD = 1e-4
+"""No start is as good as this."""
 
 GIVEN_START = -1
 """The start in the report of a fit that went on from a given body."""
@@ -67,8 +73,19 @@ class FitConfig:
     """After so many steps only the starts with a chance go on."""
     scout_margin: float = 40.0
     """A start has a chance if it is not worse than the best by more than this (nats)."""
+    start_spread_rad: float = 0.08
+    """How far a body that the fit goes on from may be wrong: the standard deviation of each joint's rotation about each
+    axis, radians. Infinity: such a body is a start and no more."""
+    start_root_spread_rad: float = 0.1
+    """The same of its root."""
+    start_betas_spread: float = 0.5
+    """The same of each of its betas, in standard deviations of the shape space."""
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
     minimize: MinimizeConfig = field(default_factory=MinimizeConfig)
+
+    def __post_init__(self) -> None:
+        spreads = ("start_spread_rad", "start_root_spread_rad", "start_betas_spread")
+        require_range(self, **dict.fromkeys(spreads, (LEAST_SPREAD, math.inf)))
 
 
 class FitBranch:
@@ -95,15 +112,17 @@ class FitBranch:
         """Fit N people, given nouns with one leading axis N, on the device of the body model.
 
         Joints whose place is not finite count as not seen. `parts` are the part masks of the same people. The fit goes
-        on from the bodies `start`, placed anew; without them it tries the starts of its own.
+        on from the bodies `start`, placed anew, and is pulled to them; without them it tries the starts of its own.
         """
         like = self.model.template
         keypoints, camera = only_finite(keypoints.to(like.device, like.dtype)), camera.to(like.device, like.dtype)
         skeleton = closest_skeleton(self.model, keypoints.skeleton)
         sighting = self._sight(keypoints, camera, skeleton)
         seen, masks = sighting.observations, None if parts is None else self._sight_parts(parts, camera)
-        objective = Objective(self.model, self.prior, skeleton, seen, self.config.objective, masks)
-        begins = self._starts(seen, skeleton) if start is None else start.to(like.device, like.dtype)[None]
+        start = None if start is None else start.to(like.device, like.dtype)
+        pull = None if start is None else self._pull(start)
+        objective = Objective(self.model, self.prior, skeleton, seen, self.config.objective, masks, pull)
+        begins = self._starts(seen, skeleton) if start is None else start[None]
         starts, solvable = self._placed(begins, seen, camera, skeleton)
         with _threads_for(len(solvable)):
             best, winner = self._race(objective, starts)
@@ -116,7 +135,16 @@ class FitBranch:
             converged=best.converged,
             solvable=solvable & best.terms.total.isfinite(),
         )
-        return self._estimate(keypoints, camera, best.params, report)
+        confidence = visibility(keypoints.confidence, keypoints.skeleton, H36M17)
+        joints17, least = self.model.regressed(best.params, H36M17), self.config.min_confidence
+        return estimate_of(self.name, self.model, best.params, joints17, camera, confidence, least, report)
+
+    def _pull(self, start: BodyParams) -> Start:
+        """The start, and how far it may be from the truth."""
+        spread_rad = torch.full_like(start.rotations[..., 0, 0], self.config.start_spread_rad)
+        spread_rad[:, SMPL24.index("pelvis")] = self.config.start_root_spread_rad
+        betas_spread = torch.full_like(spread_rad[:, 0], self.config.start_betas_spread)
+        return Start(start.rotations, start.betas, spread_rad, betas_spread)
 
     def _sight(self, keypoints: Keypoints, camera: Camera, skeleton: Skeleton) -> "Sighting":
         """Keypoints in the skeleton of the body's regressor, their weights and their noise."""
@@ -226,22 +254,6 @@ class FitBranch:
         winner = start * people + person
         steps = scouted.iterations[winner] + final.iterations[place[winner]]
         return replace(final[place[winner]], iterations=steps), start
-
-    def _estimate(self, keypoints: Keypoints, camera: Camera, params: BodyParams, report: FitReport) -> Estimate:
-        joints17 = self.model.regressed(params, H36M17)
-        pelvis = joints17[:, H36M17.index("pelvis")]
-        confidence = visibility(keypoints.confidence, keypoints.skeleton, H36M17)
-        return Estimate(
-            branch=self.name,
-            joints17_m=joints17 - pelvis[:, None],
-            confidence=confidence,
-            seen=confidence >= self.config.min_confidence,
-            root_m=pelvis,
-            params=params,
-            body=self.model(params),
-            camera=camera,
-            report=report,
-        )
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """The `mesh` branch: a person's crop to SMPL by a network with part attention (Kocabas et al., PARE, 2021).
 
-The network sees the crop alone. Where the body stands follows from 2D joints in the photograph's own camera: the
-person's keypoints, or where these are too few what the network itself shows in its crop.
+The network sees the crop alone: its colours, or its edges and the joints that a detector found in it. Where the body
+stands follows from 2D joints in the photograph's own camera: the person's keypoints, or where these are too few what
+the network itself shows in its crop.
 """
 
 from collections.abc import Sequence
@@ -15,12 +16,14 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from meshrec.body import BodyModel
+from meshrec.branches.estimate import estimate_of
 from meshrec.branches.fit import closest_skeleton, only_finite
-from meshrec.camera import project
+from meshrec.camera import project, sight_rotation
 from meshrec.data.crop import cut, normalised, square_of
 from meshrec.errors import MeshrecError
 from meshrec.keypoints import FEWEST_SEEN, SEEN_CONFIDENCE, TRUNK
 from meshrec.models.part_attention import Regressed
+from meshrec.models.proxy import mirrored_proxy, proxy
 from meshrec.models.regressor import MeshNetConfig, MeshRegressor, Precision, for_inference
 from meshrec.photo import Photo
 from meshrec.skeletons import COCO17, H36M17, SMPL24, convert, visibility
@@ -73,11 +76,11 @@ class Reading(Batched):
 
 @runtime_checkable
 class CropNetwork(Protocol):
-    """Whatever reads normalised crops of RGB."""
+    """Whatever reads crops: normalised RGB, or proxies, as its configuration says."""
 
     config: MeshNetConfig
 
-    def __call__(self, image: Float[Tensor, "N 3 S S"]) -> Regressed: ...
+    def __call__(self, image: Float[Tensor, "N C S S"]) -> Regressed: ...
 
 
 class MeshBranch:
@@ -86,19 +89,14 @@ class MeshBranch:
     name = "mesh"
 
     def __init__(self, network: CropNetwork, model: BodyModel, config: MeshConfig) -> None:
-        if network.config.input != "rgb":
-            raise MeshrecError(
-                f"The network looks at {network.config.input!r} pictures, and photographs are given to it as they are: "
-                f"choose weights of a network with input 'rgb'."
-            )
         if H36M17.name not in model.regressors:
             raise MeshrecError(
                 f"The body {model.file.name!r} has no H36M-17 joint regressor; give one with "
                 f"`meshrec assets add FILE --h36m J_regressor_h36m.npy`."
             )
-        self.crop_px, self.model, self.config = network.config.crop_px, model, config
+        self.crop_px, self.reads, self.model, self.config = network.config.crop_px, network.config, model, config
         light = isinstance(network, MeshRegressor)
-        self.network = for_inference(network, config.precision).to(model.template.device) if light else network
+        self.network = for_inference(network, config.precision, model.template.device) if light else network
 
     def __call__(self, photo: Photo, people: Sequence[Person], camera: Camera) -> Estimate:
         """The people of one photograph."""
@@ -128,7 +126,10 @@ class MeshBranch:
 
     @torch.no_grad()
     def estimate(self, crop: Crop, camera: Camera, keypoints: Keypoints | None = None) -> Estimate:
-        """N people from their crops, given nouns with one leading axis N; keypoints in pixels of the photograph."""
+        """N people from their crops, given nouns with one leading axis N; keypoints in pixels of the photograph.
+
+        The crops are what the network takes: see `meshrec.data.crop.normalised` and `meshrec.models.proxy.proxy`.
+        """
         size_px = torch.tensor([[float(camera.width_px), float(camera.height_px)]]).expand(len(crop.image), 2)
         rows = torch.arange(len(crop.image)).split(self.config.people_at_once)
         reading = concatenated([self._read(crop[some], size_px[some]) for some in rows])
@@ -142,16 +143,21 @@ class MeshBranch:
             person.box_xyxy_px if _has_box(person) else box for (_, person), box in zip(people, whole, strict=True)
         ]
         square = square_of(torch.stack(boxes).float())
-        pixels = [cut(sight.photo.pixels, square[row], self.crop_px) for row, (sight, _) in enumerate(people)]
-        image = normalised(torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2))
-        return Crop(image, square), sizes
+        cuts = [cut(sight.photo.pixels, square[row], self.crop_px) for row, (sight, _) in enumerate(people)]
+        pixels = torch.from_numpy(np.stack(cuts)).permute(0, 3, 1, 2)
+        if self.reads.input == "rgb":
+            return Crop(normalised(pixels), square), sizes
+        seen = [coco_of(person.keypoints) for _, person in people]
+        points, confidence = (torch.stack(column) for column in zip(*seen, strict=True))
+        return Crop(proxy(pixels, square.into(points, self.crop_px), confidence), square), sizes
 
     def _read(self, crop: Crop, size_px: Float[Tensor, "N 2"]) -> Reading:
         """The network's answer, averaged with its answer to the mirror image if so configured."""
         image = crop.image.to(self.model.template.device)
         answer = self.network(image)
         if self.config.flip:
-            answer = mean_of(answer, mirrored(self.network(image.flip(-1))))
+            mirror = image.flip(-1) if self.reads.input == "rgb" else mirrored_proxy(image)
+            answer = mean_of(answer, mirrored(self.network(mirror)))
         answer = answer.map(lambda tensor: tensor.to(self.model.template))
         height, width = answer.part_logits.shape[-2:]
         inside = _inside(crop.square.to(answer.weak), size_px.to(answer.weak), self.crop_px, (height, width))
@@ -165,20 +171,12 @@ class MeshBranch:
         square, camera = square.to(like.device, like.dtype), camera.to(like.device, like.dtype)
         keypoints = only_finite(keypoints.to(like.device, like.dtype))
         unplaced = _in_photo(reading, square)
+        if self.reads.root == "sight":
+            unplaced = replace(unplaced, root=sight_rotation(camera, square.center_px) @ unplaced.root)
         params = replace(unplaced, transl_m=self._translation_m(reading, unplaced, square, camera, keypoints))
         joints17 = self.model.regressed(params, H36M17)
-        pelvis = joints17[:, H36M17.index("pelvis")]
         confidence = self._visible(joints17, keypoints, camera) * _joints17_of_parts(reading.looked)
-        return Estimate(
-            branch=self.name,
-            joints17_m=joints17 - pelvis[:, None],
-            confidence=confidence,
-            seen=confidence >= self.config.min_confidence,
-            root_m=pelvis,
-            params=params,
-            body=self.model(params),
-            camera=camera,
-        )
+        return estimate_of(self.name, self.model, params, joints17, camera, confidence, self.config.min_confidence)
 
     def _translation_m(
         self, reading: Reading, params: BodyParams, square: Square, camera: Camera, keypoints: Keypoints
@@ -289,6 +287,14 @@ def _joints17_of_parts(looked: Float[Tensor, "N 24"]) -> Float[Tensor, "N 17"]:
     """H36M-17 joints by the body parts that they move or lie in."""
     parts = [SMPL24.indices(*PARTS_OF.get(joint, (joint,))) for joint in H36M17.joints]
     return torch.stack([looked[:, some].mean(dim=1) for some in parts], dim=1)
+
+
+def coco_of(keypoints: Keypoints) -> tuple[Float[Tensor, "*batch 17 2"], Float[Tensor, "*batch 17"]]:
+    """COCO-17's joints by name, and their confidences; 0 where the keypoints have none or it is nowhere."""
+    known = only_finite(keypoints)
+    values = torch.cat([known.xy_px, known.confidence[..., None]], dim=-1)
+    found, _ = convert(values, known.skeleton, COCO17)
+    return found[..., :2], found[..., 2]
 
 
 def no_keypoints(people: int) -> Keypoints:

@@ -1,4 +1,4 @@
-"""The `mesh+fit` branch: the fit goes on from the body that the mesh branch reads from a crop."""
+"""The `mesh+fit` branch: the fit goes on from the body that the mesh branch reads from a crop, and is held to it."""
 
 from collections.abc import Sequence
 from dataclasses import fields, replace

@@ -76,7 +76,7 @@ def read_official(path: Path) -> MeshRegressor:
     prefix = NETWORK if any(name.startswith(NETWORK) for name in file.layout) else ""
     used = (name for name in file.layout if not _explains(UNUSED_OFFICIAL, name if prefix else NETWORK + name))
     found = {name.removeprefix(prefix): name for name in used}
-    config = MeshNetConfig(backbone=_hrnet(path, file.layout, prefix), offsets=False)
+    config = MeshNetConfig(backbone=_hrnet(path, file.layout, prefix), offsets=False, root="camera")
     with torch.device("meta"):
         network = MeshRegressor(config)
     if mismatch := first_mismatch({ours: file.layout[name] for ours, name in found.items()}, network.state_dict()):

@@ -43,7 +43,7 @@ class Regressed(Batched):
     """What the network says of a crop."""
 
     rotations: Float[Tensor, "*batch 24 3 3"]
-    """SMPL-24: of the root in the camera's axes, of the others relative to their parents."""
+    """SMPL-24: of the root in the axes that `MeshNetConfig.root` names, of the others relative to their parents."""
     betas: Float[Tensor, "*batch 10"]
     weak: Float[Tensor, "*batch 3"]
     """(s, tx, ty): the crop's weak perspective; tx and ty in metres, s such that 2/s metres span the crop."""

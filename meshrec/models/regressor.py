@@ -10,10 +10,12 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from meshrec.models.backbones import COARSEST, Backbone, BackboneName, build_backbone
+from meshrec.models.packed import can_pack, pack
 from meshrec.models.part_attention import SPREAD, PartAttentionHead, PartLinear, Regressed, ShapeAttention
 from meshrec.skeletons import COCO17
 
 Input = Literal["rgb", "proxy"]
+Root = Literal["camera", "sight"]
 Precision = Literal["float32", "bfloat16"]
 
 CHANNELS: dict[Input, int] = {"rgb": 3, "proxy": 1 + len(COCO17)}
@@ -35,6 +37,9 @@ class MeshNetConfig:
     """Side of the crops that it is made for."""
     offsets: bool = True
     """Answers are added to a body that stands upright; in the published checkpoints they are the parameters."""
+    root: Root = "camera"
+    """In whose axes the root is told: the camera's, as in the published checkpoints; or those of a camera that is
+    turned to look at the middle of the crop (`meshrec.camera.sight_rotation`), so that the crop alone tells it."""
 
     def __post_init__(self) -> None:
         if not COARSEST <= self.crop_px <= LARGEST_PX or self.crop_px % COARSEST:
@@ -73,8 +78,22 @@ class LightRegressor(nn.Module):
         return self.head(self.backbone(pixels))
 
 
-def for_inference(network: MeshRegressor, precision: Precision = "float32") -> LightRegressor:
-    """The same regressor for use alone: batch norms are part of their convolutions, channels lie last.
+def for_inference(
+    network: MeshRegressor, precision: Precision = "float32", device: torch.device | None = None
+) -> LightRegressor:
+    """The same regressor for use alone, on a device, by default the network's own, where it stays: see `folded`.
+
+    In float32 on a CPU its convolutions are packed too, where this torch can: without that the answers are the same,
+    but slower.
+    """
+    light = folded(network, precision).to(device or next(network.parameters()).device)
+    if can_pack(next(light.parameters()).device, light.dtype):
+        pack(light)
+    return light
+
+
+def folded(network: MeshRegressor, precision: Precision = "float32") -> LightRegressor:
+    """The same regressor, of torch's own layers: batch norms are part of their convolutions, channels lie last.
 
     In "bfloat16" the maps are computed in it; what is pooled from them, and all after, in float32. Otherwise the type
     is the network's own.

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -18,13 +18,14 @@ from meshrec.errors import MeshrecError
 from meshrec.files import make_folder, write_text
 from meshrec.train.checkpoint import Best, Card, Checkpoints, State
 from meshrec.train.journal import Journal, open_journal
+from meshrec.train.portable import read_portable, write_portable
 from meshrec.train.processes import Processes
 from meshrec.train.task import Task, TellingTask
 from meshrec.train.training import LoopConfig, Training
 
 MAY_CHANGE = {
     *("data", "validation", "workers"),
-    *("loop.steps", "loop.patience", "loop.checkpoint_every", "loop.drops"),
+    *("loop.steps", "loop.patience", "loop.checkpoint_every", "loop.drops", "loop.portable", "loop.portable_start"),
 }
 """What a run may be resumed with other values of: no step depends on them, and data are told by their fingerprint.
 
@@ -34,6 +35,9 @@ A run that drops keeps its patience, which says when; and drops that are done st
 
 BEFORE = {"loop.drops": 0, "loop.drop_factor": 0.1}
 """Settings that older checkpoints do not name, and the values that they were made with."""
+
+PORTABLE = "portable"
+"""The folder in a run's own that can be carried to another machine."""
 
 LOCK = ".lock"
 """An empty file of the folder, which the run that trains there holds."""
@@ -97,11 +101,14 @@ def run(
     with ExitStack() as during:
         during.enter_context(_alone_in(folder, processes))
         resumed = _resume(training, checkpoints, settings, processes)
+        moved = "" if resumed else _move_in(training, loop.portable_start, settings, processes)
         journal = during.enter_context(_journal(folder, training.step, config, processes, console))
         interruption = during.enter_context(_interruption())
         if resumed:
             journal.say(f"{folder} holds {training.step} steps of this run, which goes on from there.")
         else:
+            if moved:
+                journal.say(moved)
             _save(training, checkpoints, settings, processes)
         pace, stop = Pace(training.step), 0
         while (ending := _ending(training, loop, stop)) is None:
@@ -120,6 +127,8 @@ def run(
                 _validate(training, checkpoints, settings, journal, processes)
             if validated or stop or step % loop.checkpoint_every == 0:
                 _save(training, checkpoints, settings, processes)
+                if loop.portable and processes.first and (validated or stop):
+                    write_portable(folder / PORTABLE, training.state(settings), training.tensors())
                 pace = Pace(step)
         outcome = Outcome(folder, training.step, ending, training.best, stop if ending == "signal" else 0)
         journal.say(str(outcome))
@@ -198,6 +207,23 @@ def _resume(training: Training, checkpoints: Checkpoints, settings: dict[str, An
     if processes.first:
         checkpoints.sweep(training.best)
     return seen[0]
+
+
+def _move_in(training: Training, folder: Path | None, settings: dict[str, Any], processes: Processes) -> str:
+    """Stand where a run of another machine stood, if one is named; returns what is to be said of it."""
+    if folder is None:
+        return ""
+    state, tensors = processes.all_make(lambda: read_portable(folder))
+    processes.all_make(lambda: training.load(replace(state, best=(), stale=0), tensors, str(folder)))
+    changed = {name for name in settings.keys() | state.settings if settings.get(name) != state.settings.get(name)}
+    other = "; ".join(
+        f"{name} was {state.settings.get(name, 'unknown')} and is {settings.get(name, 'unknown')}"
+        for name in sorted(changed - MAY_CHANGE)
+    )
+    return (
+        f"The run goes on after the {state.step} steps of {folder}, but not to the same bits: weights, averages and "
+        f"moments were rounded to be carried. {f'Settings that differ: {other}.' if other else 'All settings are its.'}"
+    )
 
 
 def _refuse_other_run(training: Training, checkpoints: Checkpoints, settings: dict[str, Any], state: State) -> None:

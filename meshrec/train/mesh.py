@@ -1,9 +1,7 @@
 """The task that trains mesh regressors: from a crop of a photograph to a body, on a mix of data sets."""
 
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from hashlib import sha256
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -12,28 +10,30 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from meshrec.body import BodyModel, load_body_model
-from meshrec.config import require_positive
+from meshrec.config import require_positive, require_range
 from meshrec.data.augment import AugmentConfig
 from meshrec.data.body_joints import BODY58, row_name
 from meshrec.data.crop import normalised
-from meshrec.data.loader import Loader, validation_batches
-from meshrec.data.mixture import Mixture
+from meshrec.data.detector_errors import DetectorErrors
+from meshrec.data.loader import Loader
 from meshrec.data.people import People
-from meshrec.data.record_files import BETAS
-from meshrec.data.records import Gender, Records, open_records
+from meshrec.data.records import Gender, open_records
+from meshrec.data.synthetic.people import SyntheticLoader
+from meshrec.data.synthetic.poses import poses_of
+from meshrec.data.synthetic.settings import SyntheticConfig
 from meshrec.errors import MeshrecError
 from meshrec.metrics import mpjpe_mm, pa_mpjpe_mm, pve_mm
-from meshrec.models.backbones import COARSEST
-from meshrec.models.checkpoint import load_backbone
-from meshrec.models.mesh_file import open_regressor
 from meshrec.models.part_attention import Regressed
+from meshrec.models.proxy import proxy
 from meshrec.models.regressor import MeshNetConfig, MeshRegressor
 from meshrec.prior_files import open_prior
 from meshrec.record_evaluation import JOINTS14
 from meshrec.skeletons import H36M17
 from meshrec.train.descent import Phase
-from meshrec.train.mesh_lesson import Bodies, Lesson, lesson_of
+from meshrec.train.mesh_lesson import Bodies, Lesson, into_sight, lesson_of, turned_whole
 from meshrec.train.mesh_losses import MeshCriterion, MeshLosses
+from meshrec.train.mesh_people import UNSEEN_SEED, Crowd, Sighted, Unseen, fingerprint_of, mixture_of
+from meshrec.train.mesh_start import bodies_of, started
 from meshrec.train.processes import Share
 from meshrec.train.training import LoopConfig
 from meshrec.types import BodyParams
@@ -41,6 +41,9 @@ from priors.prior import Prior
 
 JUDGED = BODY58.indices(*(row_name(joint, H36M17) for joint in JOINTS14))
 PELVIS = BODY58.index(row_name("pelvis", H36M17))
+
+AHEAD = 2
+"""Steps whose synthetic people are made ahead."""
 
 
 @dataclass(frozen=True)
@@ -52,8 +55,16 @@ class MeshRun:
     """Folders of records to train on."""
     mix: dict[str, float] = field(default_factory=dict)
     """How often each data set is drawn from, by its name; they need not sum to 1. Empty: everybody as often."""
+    synthetic_share: float = 0.0
+    """How much of each batch is synthetic people instead; 1: all, and there is no `data`."""
+    synthetic: SyntheticConfig = field(default_factory=SyntheticConfig)
+    """Who these are, and how they are taken."""
+    errors: DetectorErrors = field(default_factory=DetectorErrors)
+    """How the detector errs that finds the joints of synthetic people; those of records count as found."""
     validation: tuple[Path, ...] = ()
     """Folders of records to validate on, of which those whose pose and shape are known count."""
+    validation_synthetic: int = 0
+    """Validate on so many synthetic people too, others than are trained on, the same in every run."""
     select_by: Literal["pa_mpjpe_mm", "mpjpe_mm", "pve_mm"] = "pa_mpjpe_mm"
     """The figure by which the best model is chosen."""
     network: MeshNetConfig = field(default_factory=MeshNetConfig)
@@ -72,7 +83,7 @@ class MeshRun:
     gendered: bool = False
     """Whether men's and women's true bodies are the models `male` and `female`; else all have the answers' body."""
     workers: int = 4
-    """Threads of each process that decode and cut pictures."""
+    """Threads of each process that decode and cut pictures, and as many that draw synthetic people."""
     channels_last: bool = True
     """How pictures lie in memory; it changes the speed alone."""
     compile: bool = False
@@ -81,8 +92,7 @@ class MeshRun:
 
     def __post_init__(self) -> None:
         require_positive(self, "workers")
-        if self.network.input != "rgb":
-            raise ValueError(f"network.input is {self.network.input}; records show colours, so it must be rgb")
+        require_range(self, synthetic_share=(0, 1), validation_synthetic=(0, 1_000_000))
         if self.norms == "batch" and self.loop.batch < 2 * self.loop.accumulate:
             raise ValueError(f"loop.batch is {self.loop.batch}; batch norms need 2 examples in each part at least")
 
@@ -92,7 +102,7 @@ class Turn:
     """A share of a step's people, and what they teach."""
 
     step: int
-    people: People
+    sighted: Sighted
     lesson: Lesson
 
 
@@ -121,25 +131,22 @@ class MeshTask:
         config: MeshRun,
         network: MeshRegressor,
         bodies: Mapping[Gender, BodyModel],
-        records: Sequence[Records],
-        unseen: Sequence[Records],
+        crowd: Crowd,
+        unseen: Unseen,
+        fingerprint: str,
         device: torch.device,
         prior: Prior | None = None,
     ) -> None:
-        self.config, self.device, self.records, self.unseen = config, device, records, unseen
-        self._refuse()
-        self._models, self.bodies = bodies, Bodies(bodies).to(device).requires_grad_(False)
-        self.mixture = Mixture.of(records, config.mix or {one.name: float(len(one)) for one in records})
-        crop_px, seed = config.network.crop_px, config.loop.seed
-        self.loader = Loader(records, self.mixture, bodies, crop_px, config.augment, seed, config.workers)
+        self.config, self.device, self.crowd, self.unseen = config, device, crowd, unseen
+        self.bodies = Bodies(bodies).to(device).requires_grad_(False)
         layout = torch.channels_last if config.channels_last else torch.contiguous_format
         self.networks = MeshNetworks(network, config.norms == "frozen").to(device)
         self.networks.to(memory_format=layout)  # type: ignore[call-overload]
         self._asked = torch.compile(network) if config.compile else network
         self.criterion = MeshCriterion(config.losses, self.bodies.neutral, prior).to(device)
-        self.fingerprint = fingerprint_of(records, unseen)
-        self._step, self._speed = 0, 0.0
-        self._taken: tuple[int, slice, People] | None = None
+        self.fingerprint = fingerprint
+        self._step = 0
+        self._taken: tuple[int, slice, Sighted] | None = None
 
     @property
     def model(self) -> nn.Module:
@@ -159,13 +166,13 @@ class MeshTask:
     def batch(self, step: int, share: Share) -> Turn:
         """People of this step, with their crops cut, and what they teach."""
         self._step = step
-        people = self._people(step, share).to(self.device)
+        sighted = self._people(step, share)
         labels_px = self.config.losses.labels_px(step, self.config.network.crop_px)
-        return Turn(step, people, lesson_of(people, self.bodies, labels_px))
+        return Turn(step, sighted, lesson_of(sighted.people, self.bodies, labels_px, self.config.network.root))
 
     def losses(self, phase: str, batch: Turn) -> dict[str, Tensor]:
         """The network in the precision of the loop; bodies and losses in float32."""
-        said = self._said(self._asked, batch.people)
+        said = self._said(self._asked, batch.sighted)
         with torch.autocast(self.device.type, enabled=False):
             terms = self.criterion(said, batch.lesson, batch.step)
             return {name: value.mean() for name, value in terms.items()}
@@ -174,67 +181,52 @@ class MeshTask:
         """3DPW's protocol, millimetres: 14 joints by the H36M regressor about the pelvis; vertices about it too."""
         assert isinstance(model, MeshNetworks)
         errors: dict[str, list[Tensor]] = {}
-        for people in self._others():
-            for name, each in self._errors(self._said(model.network, people), people).items():
+        for sighted in self.unseen:
+            for name, each in self._errors(self._said(model.network, sighted), sighted.people).items():
                 errors.setdefault(name, []).append(each)
         return {name: float(torch.cat(each).double().mean()) for name, each in errors.items()}
 
     def describe(self, batch: Turn) -> str:
         """Data set, source, sequence and frame of everybody."""
-        places = zip(batch.people.dataset.tolist(), batch.people.row.tolist(), strict=True)
-        return ", ".join(told(self.records[dataset], row) for dataset, row in places)
+        people = batch.sighted.people
+        places = zip(people.dataset.tolist(), people.row.tolist(), strict=True)
+        return ", ".join(self.crowd.told(dataset, row) for dataset, row in places)
 
     def told(self) -> dict[str, float]:
         """How fast crops are made, and what share of the last steps' people each data set gave."""
         loop = self.config.loop
         steps = range(max(0, self._step + 1 - loop.log_every), self._step + 1)
-        drawn = torch.cat([self.mixture.draw(loop.seed, step, loop.batch).dataset for step in steps])
-        shares = {f"share/{name}": share for name, share in self.mixture.realised(drawn).items()}
-        if not self._speed:
-            self._speed = self._loader_alone()
-        return shares | {"loader_images_per_s": self._speed}
+        shares = {f"share/{name}": share for name, share in self.crowd.shares(steps, loop.batch).items()}
+        return shares | {"loader_images_per_s": self.crowd.alone_per_s(loop.batch)}
 
-    def _people(self, step: int, share: Share) -> People:
-        """A share's people; what the process accumulates is taken from the loader in one piece."""
+    def _people(self, step: int, share: Share) -> Sighted:
+        """A share's people; what the process accumulates is taken from the loaders in one piece."""
         batch, parts = self.config.loop.batch, self.config.loop.accumulate
         rows, own = share.rows(batch), Share(share.index // parts, share.count // parts).rows(batch)
         if self._taken is None or self._taken[:2] != (step, own):
-            self._taken = step, own, self.loader.take(step, own)
+            self._taken = step, own, self.crowd.take(step, own)
         return self._taken[2][rows.start - own.start : rows.stop - own.start]
 
-    def _loader_alone(self) -> float:
-        """Crops a second while nothing else is done."""
-        start = time.perf_counter()
-        return len(self.loader.take(0, slice(0, self.config.loop.batch))) / (time.perf_counter() - start)
-
-    def _said(self, network: Callable[[Tensor], Regressed], people: People) -> Regressed:
+    def _said(self, network: Callable[[Tensor], Regressed], sighted: Sighted) -> Regressed:
         """The network's answers, in float32 at least."""
-        image = normalised(people.pixels).to(next(self.networks.parameters()).dtype)
+        image = self._image(sighted).to(next(self.networks.parameters()).dtype)
         if self.config.channels_last:
             image = image.contiguous(memory_format=torch.channels_last)
         return network(image).map(lambda value: value.to(torch.promote_types(value.dtype, torch.float32)))
 
-    # ---- people never trained on
-
-    def _others(self) -> Iterator[People]:
-        crop_px, batch = self.config.network.crop_px, self.config.loop.batch
-        for records in self.unseen:
-            for people in validation_batches(records, self._models, crop_px, batch, self.config.workers):
-                if bool((people.posed & people.shaped).any()):
-                    yield people.to(self.device)
-
-    def _refuse(self) -> None:
-        """Data that say nothing of any body cannot be validated on."""
-        if not any(one.known_bodies.any() for one in self.unseen):
-            raise MeshrecError(
-                f"None of the people in {', '.join(str(one.path) for one in self.unseen)} has a known body, so nothing "
-                f"can be measured on them. Name other folders with --validation FOLDER..."
-            )
+    def _image(self, sighted: Sighted) -> Float[Tensor, "n C S S"]:
+        """What the network looks at."""
+        if self.config.network.input == "rgb":
+            return normalised(sighted.people.pixels)
+        return proxy(sighted.people.pixels, sighted.points, sighted.confidence)
 
     def _errors(self, said: Regressed, people: People) -> dict[str, Float[Tensor, "n"]]:
         """Of each person whose body is known."""
         known = people.posed & people.shaped
-        params = BodyParams.from_rotations(said.rotations, said.betas, torch.zeros_like(said.weak))[known]
+        rotations = said.rotations
+        if self.config.network.root == "sight":
+            rotations = turned_whole(into_sight(people).mT, rotations)
+        params = BodyParams.from_rotations(rotations, said.betas, torch.zeros_like(said.weak))[known]
         true_params, gender = people.params[known], people.gender[known]
         answers = torch.zeros_like(gender)
         found, true = self.bodies.joints(params, answers), self.bodies.joints(true_params, gender)
@@ -248,71 +240,55 @@ class MeshTask:
         }
 
 
-def told(records: Records, row: int) -> str:
-    """Where a person is to be found."""
-    return f"{records.name} {records.told(row)}, frame {int(records.column('frame')[row])}"
-
-
-def fingerprint_of(*splits: Sequence[Records]) -> str:
-    """A hash of the data sets' own."""
-    digest = sha256()
-    for records in splits:
-        digest.update(repr([(one.name, one.split, one.fingerprint) for one in records]).encode())
-    return digest.hexdigest()[:16]
-
-
-def started(config: MeshRun) -> MeshRegressor:
-    """The regressor at its start: random, but for the weights that it is given."""
-    generator = torch.Generator().manual_seed(config.loop.seed)
-    if config.start_is == "backbone":
-        if config.start is None:
-            raise MeshrecError(
-                "start_is is backbone, and no weights are given. Name a backbone's with --start FILE, or begin at "
-                "random ones with --start-is regressor."
-            )
-        network = MeshRegressor(config.network, generator)
-        load_backbone(network, config.start)
-        return network
-    if config.start is None:
-        return MeshRegressor(config.network, generator)
-    given = open_regressor(config.start)
-    wanted, found = (asdict(replace(each, crop_px=COARSEST)) for each in (config.network, given.config))
-    for name, value in wanted.items():
-        if found[name] != value:
-            raise MeshrecError(
-                f"start is {config.start}, a regressor whose {name} is {found[name]}; network.{name} is {value}. Name "
-                f"the weights of such a network, or set network.{name} to {found[name]}."
-            )
-    given.config = config.network
-    return given.requires_grad_(True)
-
-
-def bodies_of(config: MeshRun) -> dict[Gender, BodyModel]:
-    """The answers' body, and men's and women's own where they are asked for."""
-    bodies: dict[Gender, BodyModel] = {"neutral": load_body_model(config.body)}
-    if config.gendered:
-        bodies |= {"male": load_body_model("male"), "female": load_body_model("female")}
-    kind = len(bodies["neutral"].parts)
-    for body in bodies.values():
-        if body.num_betas < BETAS:
-            raise MeshrecError(
-                f"The body {body.file.name} has {body.num_betas} shape directions, and a mesh regressor answers with "
-                f"{BETAS}. Name another with --body."
-            )
-        if len(body.parts) != kind:
-            raise MeshrecError(
-                f"The bodies {config.body} and {body.file.name} have {kind} and {len(body.parts)} vertices and cannot "
-                f"be compared. Name a body of the same kind with --body."
-            )
-    return bodies
-
-
 def build_mesh_task(config: MeshRun, device: torch.device) -> MeshTask:
     """The task of a configuration, its data, bodies and weights opened."""
-    for name in ("data", "validation"):
-        if not getattr(config, name):
-            raise MeshrecError(f"No people for {name}: name folders of records with --{name} FOLDER...")
-    records = [open_records(path) for path in config.data]
-    unseen = [open_records(path) for path in config.validation]
-    bodies, prior = bodies_of(config), open_prior(config.prior) if config.losses.prior else None
-    return MeshTask(config, started(config), bodies, records, unseen, device, prior)
+    _refuse_nobody(config)
+    records, unseen = ([open_records(path) for path in paths] for paths in (config.data, config.validation))
+    bodies, prior = bodies_of(config.body, config.gendered), open_prior(config.prior) if config.losses.prior else None
+    network = started(config.network, config.start, config.start_is, config.loop.seed)
+    made, made_unseen = _synthetic(config, device)
+    files = (*config.synthetic.mocap, *filter(None, [config.synthetic.backgrounds]))
+    mark = fingerprint_of(records, unseen, files if made or made_unseen else ())
+    crop_px, batch, workers, seed = config.network.crop_px, config.loop.batch, config.workers, config.loop.seed
+    known = None
+    if records:
+        known = Loader(records, mixture_of(records, config.mix), bodies, crop_px, config.augment, seed, workers)
+    crowd = Crowd(known, made, config.synthetic_share, config.errors, seed, device)
+    sizes = {"crop_px": crop_px, "batch": batch, "workers": workers}
+    others = Unseen(unseen, bodies, made_unseen, config.validation_synthetic, config.errors, **sizes, device=device)
+    return MeshTask(config, network, bodies, crowd, others, mark, device, prior)
+
+
+def _synthetic(config: MeshRun, device: torch.device) -> tuple[SyntheticLoader | None, SyntheticLoader | None]:
+    """Synthetic people to train and to validate on, drawn on the device, where they are asked for.
+
+    They have a body of their own, which stays where it is when the task's moves to the device.
+    """
+    if not config.synthetic_share and not config.validation_synthetic:
+        return None, None
+    body, poses = load_body_model(config.body), poses_of(config.synthetic)
+
+    def loader(augment: AugmentConfig | None, seed: int, ahead: int) -> SyntheticLoader:
+        workers, crop_px = config.workers, config.network.crop_px
+        return SyntheticLoader(config.synthetic, body, crop_px, augment, seed, workers, ahead, poses, device)
+
+    made = loader(config.augment, config.loop.seed, AHEAD) if config.synthetic_share else None
+    return made, loader(None, UNSEEN_SEED, 0) if config.validation_synthetic else None
+
+
+def _refuse_nobody(config: MeshRun) -> None:
+    """A `MeshrecError` where there is nobody to train or to validate on, or somebody who would never be drawn."""
+    if not config.data and config.synthetic_share < 1:
+        raise MeshrecError(
+            "No people for data: name folders of records with --data FOLDER..., or let all people be synthetic with "
+            "--synthetic-share 1."
+        )
+    if config.data and config.synthetic_share == 1:
+        raise MeshrecError(
+            "synthetic_share is 1, so nobody of data would be drawn. Lower it, or leave the folders of data out."
+        )
+    if not config.validation and not config.validation_synthetic:
+        raise MeshrecError(
+            "No people for validation: name folders of records with --validation FOLDER..., or a number of synthetic "
+            "people with --validation-synthetic."
+        )

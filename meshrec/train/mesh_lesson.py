@@ -9,10 +9,11 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from meshrec.body import BodyModel
-from meshrec.camera import project
+from meshrec.camera import project, sight_rotation
 from meshrec.data.body_joints import BODY58, OWN, body_joints, row_name
 from meshrec.data.people import GENDER_NAMES, People
 from meshrec.data.records import Gender
+from meshrec.models.regressor import Root
 from meshrec.rasterize import rasterize
 from meshrec.shading import vertex_labels
 from meshrec.types import Batched, BodyParams
@@ -65,11 +66,12 @@ class Lesson(Batched):
     """Joints in the crop, which goes from -1 to 1 along both axes."""
     points_weight: Float[Tensor, "*batch 58"]
     joints_m: Float[Tensor, "*batch 58 3"]
-    """Joints in the camera's axes, about the middle of the hips."""
+    """Joints in the axes that the network answers in, about the middle of the hips."""
     joints_weight: Float[Tensor, "*batch 58"]
     middle: Float[Tensor, "*batch 58"]
     """Shares of the joints whose mean is the middle of the hips."""
     rotations: Float[Tensor, "*batch 24 3 3"]
+    """Of the root in these axes, of the others relative to their parents."""
     betas: Float[Tensor, "*batch 10"]
     posed: Bool[Tensor, "*batch"]
     shaped: Bool[Tensor, "*batch"]
@@ -80,10 +82,10 @@ class Lesson(Batched):
 
 
 @torch.no_grad()
-def lesson_of(people: People, bodies: Bodies, labels_px: int = 0) -> Lesson:
+def lesson_of(people: People, bodies: Bodies, labels_px: int = 0, root: Root = "camera") -> Lesson:
     """What people teach; their true bodies tell their joints where pose and shape are known, else what is annotated.
 
-    With `labels_px` the true bodies are drawn too, in pictures so wide.
+    With `labels_px` the true bodies are drawn too, in pictures so wide. `root` says in whose axes the network answers.
     """
     known = people.posed & people.shaped
     placed, crop_px = known & people.placed, people.crop_px
@@ -92,20 +94,36 @@ def lesson_of(people: People, bodies: Bodies, labels_px: int = 0) -> Lesson:
     seen_px = torch.where(in_front[..., None], project(joints, people.camera), people.points)
     weight = torch.where(known[:, None], 1.0, people.joints_weight)
     middle, hips_known = middle_of_hips(weight)
-    joints = torch.where(known[:, None, None], joints, people.joints_m)
+    joints, rotations = torch.where(known[:, None, None], joints, people.joints_m), people.params.rotations
+    if root == "sight":
+        turn = into_sight(people)
+        joints, rotations = joints @ turn.mT, turned_whole(turn, rotations)
     return Lesson(
         points=2 * seen_px / crop_px - 1,
         points_weight=torch.where(placed[:, None], in_front.to(people.weight.dtype), people.weight),
         joints_m=about_hips(joints, middle),
         joints_weight=weight * hips_known[:, None],
         middle=middle,
-        rotations=people.params.rotations,
+        rotations=rotations,
         betas=people.params.betas,
         posed=people.posed,
         shaped=people.shaped & bodies.answer(people.gender),
         labels=part_labels(bodies, people, labels_px) if labels_px else None,
         labelled=placed if labels_px else None,
     )
+
+
+def into_sight(people: People) -> Float[Tensor, "*batch 3 3"]:
+    """R_sight_camera: the camera's axes to those of a camera turned to look at the middle of each crop."""
+    middle_px = torch.full_like(people.camera.center_px, people.crop_px / 2)
+    return sight_rotation(people.camera, middle_px).mT
+
+
+def turned_whole(
+    R: Float[Tensor, "*batch 3 3"], rotations: Float[Tensor, "*batch 24 3 3"]
+) -> Float[Tensor, "*batch 24 3 3"]:
+    """The rotations of bodies that are turned as wholes: R times the root's."""
+    return torch.cat([(R @ rotations[..., 0, :, :])[..., None, :, :], rotations[..., 1:, :, :]], dim=-3)
 
 
 def middle_of_hips(

@@ -38,7 +38,7 @@ USUAL_ENERGY = 34.5
 """Nats: half the squared length of 69 standard normal numbers, which is what a real pose's energy is about."""
 
 POINTS_OF_PART = 16
-"""Points of each part's skin that body-part alignment compares."""
+"""Points of each part's skin that are compared with the true body's, or with pictures of the parts."""
 
 Norm = Literal["mse", "l1"]
 
@@ -52,7 +52,9 @@ class MeshLosses:
     points: float = 5.0
     """Of the 2D joints by the network's own camera, in half crops squared, times the confidence of each."""
     norm: Literal["mse", "l1"] = "mse"
-    """Of these two: the square of a coordinate's error, as SPIN and PARE have it, or its size."""
+    """Of joints, points and skin: the square of a coordinate's error, as SPIN and PARE have it, or its size."""
+    skin: float = 0.0
+    """Of points on the skin about the pelvis, m^2, of people whose body is known whole: the mean over coordinates."""
     pose: float = 1.0
     """Of the 24 rotation matrices' entries, squared."""
     shape: float = 0.001
@@ -97,7 +99,7 @@ class MeshCriterion(nn.Module):
         if weights.prior and prior is None:
             raise ValueError(f"losses.prior is {weights.prior}, and there is no pose prior")
         self.weights, self.model, self.prior = weights, model, prior
-        self.skin = skin_points(model, POINTS_OF_PART) if weights.part_alignment else None
+        self.skin = skin_points(model, POINTS_OF_PART) if weights.part_alignment or weights.skin else None
 
     def forward(self, said: Regressed, lesson: Lesson, step: int) -> dict[str, Float[Tensor, "n"]]:
         """Every term that ever counts, times its weight at this step; one number for each person."""
@@ -108,6 +110,7 @@ class MeshCriterion(nn.Module):
         table: dict[str, Callable[[], Tensor]] = {
             "joints": lambda: off(about_hips(joints, lesson.middle), lesson.joints_m, lesson.joints_weight, sizes),
             "points": lambda: off(points, lesson.points, lesson.points_weight, sizes),
+            "skin": lambda: self._off_skin(params, lesson),
             "pose": lambda: lesson.posed * (said.rotations - lesson.rotations).square().mean((-3, -2, -1)),
             "shape": lambda: lesson.shaped * (said.betas - lesson.betas).square().mean(-1),
             "camera": lambda: behind(said.weak[..., 0]),
@@ -130,6 +133,21 @@ class MeshCriterion(nn.Module):
         """The prior's energy, slowly: its slope falls where a pose is none yet, as a network's first answers are."""
         assert self.prior is not None
         return (self.prior.energy(rotations[..., 1:, :, :]) / USUAL_ENERGY).log1p()
+
+    def _off_skin(self, params: BodyParams, lesson: Lesson) -> Float[Tensor, "n"]:
+        """What the skin is off by; 0 where the body is not known whole."""
+        known = lesson.posed & lesson.shaped
+        with torch.no_grad():
+            true = BodyParams.from_rotations(lesson.rotations, lesson.betas, torch.zeros_like(params.transl_m))
+            wanted = self._skin_about_pelvis(true)
+        weight = known[:, None].expand(wanted.shape[:2]).to(wanted.dtype)
+        return off(self._skin_about_pelvis(params), wanted, weight, self.weights.norm)
+
+    def _skin_about_pelvis(self, params: BodyParams) -> Float[Tensor, "n P 3"]:
+        assert self.skin is not None
+        tree = self.model.kinematics(params)
+        points_m = self.skin.posed(tree, params.betas, pose_features(params.rotations)).points_m
+        return points_m.flatten(1, 2) - tree.joints_m[:, :1]
 
     def _misaligned(self, params: BodyParams, weak: Float[Tensor, "n 3"], lesson: Lesson) -> Float[Tensor, "n"]:
         """BA of the skin's points and the pictures of parts; 0 where there is no picture, NaN for no finite answer."""

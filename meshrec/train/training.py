@@ -53,6 +53,10 @@ class LoopConfig:
     """Besides the checkpoint after each validation."""
     keep_best: int = 1
     """How many of the best models are kept."""
+    portable: bool = False
+    """Besides, write where the run stands in few bytes, to `portable`, at each validation and at the end."""
+    portable_start: Path | None = None
+    """Such a folder, of another machine's run of the same network: begin there, though not to the same bits."""
 
     def __post_init__(self) -> None:
         require_positive(self, "steps", "accumulate", "log_every", "validate_every", "checkpoint_every", "keep_best")

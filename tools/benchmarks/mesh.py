@@ -48,10 +48,10 @@ answer is as wrong as published networks are, about 48 mm of PA-MPJPE."""
 PEER = "the network, eager"
 
 
-def inference(precision: Precision, repeats: int) -> Figure:
-    """Crops a second."""
+def inference(precision: Precision, people: int, repeats: int) -> Figure:
+    """Crops a second, so many together."""
     network, whose = _network()
-    light, crops = for_inference(network, precision), _crops(CROPS)
+    light, crops = for_inference(network, precision), _crops(people)
 
     def peer() -> Regressed:
         with torch.no_grad():
@@ -59,7 +59,7 @@ def inference(precision: Precision, repeats: int) -> Figure:
 
     ours_s, peer_s = medians_s(lambda: light(crops), peer, repeats=repeats)
     note = whose if precision == "float32" else f"{whose}; the peer computes in float32"
-    return Figure(CROPS / ours_s, "crops/s", CROPS / peer_s, PEER, note, more_is_better=True)
+    return Figure(people / ours_s, "crops/s", people / peer_s, PEER, note, more_is_better=True)
 
 
 def difference(repeats: int) -> Figure:

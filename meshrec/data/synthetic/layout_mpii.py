@@ -1,4 +1,4 @@
-"""A tiny MPII: images/*.jpg, the official .mat, and the common JSON (annot/train.json, annot/valid.json).
+"""Synthetic people in the layout of MPII: images/*.jpg, the official .mat, and the common JSON (annot/*.json).
 
 Pixels in its annotations are Matlab's: the first pixel's centre is (1, 1), so they are ours plus a half. Every eighth
 image is a test image, whose joints are withheld; a quarter of the others is for validation. Both of the last are told
@@ -7,27 +7,26 @@ by the JSON files alone.
 
 import io
 import json
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from jaxtyping import Bool, Float
 from scipy.io import savemat
-from torch import Tensor
 
 from meshrec.body import BodyModel
 from meshrec.camera import project
+from meshrec.data.body_joints import BODY58, NEAREST
+from meshrec.data.synthetic.photograph import LEAST_SEEN, Photograph, Sitter, photographed, write_jpeg
+from meshrec.data.synthetic.scene import Synthesizer
 from meshrec.files import write_text, write_whole
 from meshrec.randomness import generator_of
-from meshrec.skeletons import COCO17, H36M17, MPII16, SMPL24
-from meshrec.types import BodyParams, Camera
-from tiny.people import Cast
-from tiny.pictures import write_jpeg
-from tiny.scene import Drawn, backdrop, grain
-from tiny.threedpw import Sequence, drawn_frame, imagined
+from meshrec.skeletons import MPII16, SMPL24
+
+STREAM = "synthetic mpii"
+"""Of chance."""
 
 MAT = Path("mpii_human_pose_v1_u12_2") / "mpii_human_pose_v1_u12_1.mat"
 
@@ -45,6 +44,9 @@ TEXT, TEXT_BYTES = "MATLAB 5.0 MAT-file", 116
 
 OF_HEAD_BOX = ("upper_neck", "head_top")
 """Joints that MPII took from the box of the head, without a word on whether they are visible."""
+
+ROWS = BODY58.indices(*(NEAREST[joint] for joint in MPII16.joints))
+"""MPII's joints among those of a body: the limbs' as COCO has them, the trunk's as Human3.6M, the neck as SMPL."""
 
 _SINGLE = np.dtype([("x", object), ("y", object)])
 _POINT = np.dtype([("x", object), ("y", object), ("id", object), ("is_visible", object)])
@@ -64,7 +66,7 @@ class Seen:
     inside: Bool[np.ndarray, "16"]
     """Joints that lie in the image: those that are annotated."""
     visible: Bool[np.ndarray, "16"]
-    """Joints that nobody else hides."""
+    """Joints that nobody and nothing else hides."""
     head_xyxy_px: Float[np.ndarray, "4"]
 
     @property
@@ -84,17 +86,22 @@ class Seen:
         return float(max(right - left, bottom - top)) / SCALE_PX
 
 
-def write_mpii(folder: Path, cast: Cast, images: int, advance: Callable[[], None]) -> None:
-    """Write so many images; each is a function of the seed and its number alone."""
+def photographs(makers: Sequence[Synthesizer], seed: int, count: int) -> Iterator[Photograph]:
+    """So many, of each maker in turn; each is a function of the seed and its number alone."""
+    for number in range(count):
+        maker = makers[number % len(makers)]
+        photograph = photographed([maker.scene(generator_of(seed, STREAM, number))], maker)[0]
+        people = tuple(person for person in photograph.people if person.shown >= LEAST_SEEN)
+        yield replace(photograph, people=people)
+
+
+def write_mpii(folder: Path, photographs: Iterable[Photograph], model: BodyModel) -> Iterator[Photograph]:
+    """Write the photographs as they come, then what is told of them; gives each once it is written."""
     seen: list[list[Seen]] = []
-    for number in range(images):
-        random = generator_of(cast.seed, "tiny mpii", number)
-        take = imagined(name_of(number), cast, 1, 1 + number % cast.people, random)
-        light = torch.from_numpy(random.uniform(0.75, 1.25, 3)).float()
-        drawn = drawn_frame(take, 0, cast.model, backdrop(cast.size_px, random), light)
-        write_jpeg(folder / "images" / take.name, grain(drawn.pixels, random))
-        seen.append([_seen(take, person, cast.model, drawn) for person in range(len(take.actors))])
-        advance()
+    for number, photograph in enumerate(photographs):
+        write_jpeg(folder / "images" / name_of(number), photograph.pixels)
+        seen.append([_seen(sitter, photograph, model) for sitter in photograph.people])
+        yield photograph
     data = _mat({"RELEASE": _release(seen)})
     write_whole(folder / MAT, lambda neighbour: neighbour.write_bytes(data))
     for split in ("train", "valid"):
@@ -121,25 +128,13 @@ def split_of(number: int) -> str:
     return "valid" if number % VALIDATION_EVERY == VALIDATION_EVERY - 2 else "train"
 
 
-def mpii_joints(model: BodyModel, params: BodyParams) -> Float[Tensor, "*batch 16 3"]:
-    """MPII's joints of a body: the limbs' as COCO has them, the trunk's as Human3.6M, the upper neck as SMPL's neck."""
-    coco, h36m = (model.regressed(params, skeleton) for skeleton in (COCO17, H36M17))
-    named = {**dict(zip(H36M17.joints, h36m.unbind(-2), strict=True))}
-    named |= dict(zip(COCO17.joints, coco.unbind(-2), strict=True))
-    named["upper_neck"] = model.joints24(params)[..., SMPL24.index("neck"), :]
-    return torch.stack([named[joint] for joint in MPII16.joints], dim=-2)
-
-
-def _seen(take: Sequence, person: int, model: BodyModel, drawn: Drawn) -> Seen:
-    shot, params = take.shots[0], take.actors[person].params[0].to(model.template.dtype)
-    camera: Camera = shot.camera.to(torch.float64)
-    joints_m = shot.to_camera(mpii_joints(model, params).double())
-    head_m = shot.to_camera(model(params).vertices_m[model.parts == SMPL24.index("head")].double())
-    xy_px, head_px = project(joints_m, camera), project(head_m, camera)
-    inside = ((xy_px >= 0) & (xy_px < torch.tensor([camera.width_px, camera.height_px]))).all(-1)
-    visible = drawn.seen(joints_m, person, shot.camera)
-    box = torch.cat([head_px.amin(0), head_px.amax(0)])
-    return Seen(xy_px.numpy(), inside.numpy(), visible.numpy(), box.numpy())
+def _seen(sitter: Sitter, photograph: Photograph, model: BodyModel) -> Seen:
+    head = model.parts == SMPL24.index("head")
+    head_m = model(sitter.params.to(model.template.dtype)).vertices_m[head]
+    head_px = project(head_m, photograph.camera.to(model.template.dtype))
+    box = np.concatenate([head_px.amin(0).numpy(), head_px.amax(0).numpy()])
+    xy_px, inside, visible = (tensor[ROWS].numpy() for tensor in (sitter.xy_px, sitter.seen.inside, sitter.visible))
+    return Seen(xy_px, inside, visible, box)
 
 
 def _rows(number: int, people: list[Seen]) -> list[dict[str, Any]]:
@@ -164,7 +159,7 @@ def _release(seen: list[list[Seen]]) -> dict[str, Any]:
     images = np.empty((1, count), _IMAGE)
     for number, people in enumerate(seen):
         single[number, 0] = np.arange(1, len(people) + 1, dtype=np.uint8)[:, None]
-        acts[number, 0] = ("tiny", "moving", number + 1)
+        acts[number, 0] = ("synthetic", "posing", number + 1)
         name = np.array([[(name_of(number),)]], _NAME)
         person = _person if train[0, number] else _withheld
         rects = np.array([[person(one) for one in people]], _PERSON if train[0, number] else _WITHHELD)

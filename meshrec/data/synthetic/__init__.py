@@ -1,0 +1,1 @@
+"""Photographs that never were: people made of poses and shapes, dressed, lit and drawn; and the truth about them."""

@@ -1,0 +1,64 @@
+"""What a mesh training starts with: the regressor's weights, and the bodies that it learns."""
+
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from meshrec.body import BodyModel, load_body_model
+from meshrec.data.record_files import BETAS
+from meshrec.data.records import Gender
+from meshrec.errors import MeshrecError
+from meshrec.models.backbones import COARSEST
+from meshrec.models.checkpoint import load_backbone
+from meshrec.models.mesh_file import open_regressor
+from meshrec.models.regressor import MeshNetConfig, MeshRegressor
+
+StartIs = Literal["regressor", "backbone"]
+
+
+def started(config: MeshNetConfig, start: Path | None, start_is: StartIs, seed: int) -> MeshRegressor:
+    """The regressor at its start: random, but for the weights that it is given."""
+    generator = torch.Generator().manual_seed(seed)
+    if start_is == "backbone":
+        if start is None:
+            raise MeshrecError(
+                "start_is is backbone, and no weights are given. Name a backbone's with --start FILE, or begin at "
+                "random ones with --start-is regressor."
+            )
+        network = MeshRegressor(config, generator)
+        load_backbone(network, start)
+        return network
+    if start is None:
+        return MeshRegressor(config, generator)
+    given = open_regressor(start)
+    wanted, found = (asdict(replace(each, crop_px=COARSEST)) for each in (config, given.config))
+    for name, value in wanted.items():
+        if found[name] != value:
+            raise MeshrecError(
+                f"start is {start}, a regressor whose {name} is {found[name]}; network.{name} is {value}. Name "
+                f"the weights of such a network, or set network.{name} to {found[name]}."
+            )
+    given.config = config
+    return given.requires_grad_(True)
+
+
+def bodies_of(name: str, gendered: bool) -> dict[Gender, BodyModel]:
+    """The answers' body, and men's and women's own where they are asked for."""
+    bodies: dict[Gender, BodyModel] = {"neutral": load_body_model(name)}
+    if gendered:
+        bodies |= {"male": load_body_model("male"), "female": load_body_model("female")}
+    kind = len(bodies["neutral"].parts)
+    for body in bodies.values():
+        if body.num_betas < BETAS:
+            raise MeshrecError(
+                f"The body {body.file.name} has {body.num_betas} shape directions, and a mesh regressor answers with "
+                f"{BETAS}. Name another with --body."
+            )
+        if len(body.parts) != kind:
+            raise MeshrecError(
+                f"The bodies {name} and {body.file.name} have {kind} and {len(body.parts)} vertices and cannot "
+                f"be compared. Name a body of the same kind with --body."
+            )
+    return bodies

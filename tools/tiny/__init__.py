@@ -1,1 +1,0 @@
-"""Tiny data sets in the layouts of the large ones, from rendered people: a module for each step."""
