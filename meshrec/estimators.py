@@ -9,7 +9,7 @@ from torch import Tensor
 from meshrec.body import load_body_model
 from meshrec.branches.fit import FitBranch
 from meshrec.branches.lift import LiftBranch, LiftConfig, points_of
-from meshrec.branches.registry import build_branch
+from meshrec.branches.registry import MESH_BUILDERS, build_branch
 from meshrec.errors import MeshrecError
 from meshrec.evaluation import Estimator
 from meshrec.models.lifter_file import find_lifter, read_lifter
@@ -82,12 +82,18 @@ def build_estimator(
         return LiftSampler(LiftBranch(lifter, LiftConfig(height_m=height_m)))
     if weights is not None or height_m is not None:
         raise MeshrecError(f"--weights and --height-m belong to the branch {LIFT}, and this is {branch}: leave them.")
+    if branch in MESH_BUILDERS:
+        raise MeshrecError(_wants_photographs(branch))
     built = build_branch(branch, load_body_model(body), prior)
     if isinstance(built, FitBranch):
         return Fitted(built)
     if not isinstance(built, Estimator):
-        raise MeshrecError(
-            f"The branch {branch} wants a photograph and cannot be asked for keypoints and a camera alone: it has no "
-            f"method estimate(keypoints, camera). Choose {LIFT} or fit with --branch."
-        )
+        raise MeshrecError(f"{_wants_photographs(branch)} (It has no method estimate(keypoints, camera).)")
     return built
+
+
+def _wants_photographs(branch: str) -> str:
+    return (
+        f"The branch {branch} wants a photograph and cannot be asked for keypoints and a camera alone: name folders of "
+        f"records with --data, or choose {LIFT} or fit with --branch."
+    )

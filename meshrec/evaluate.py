@@ -314,8 +314,8 @@ def _refuse_without_records(data: Sequence[Path], branch: str, options: RecordOp
     several, meshes = "," in branch, branch in MESH_BUILDERS
     if options != RecordOptions() or several or meshes or any(map(holds_records, data)):
         raise MeshrecError(
-            f"--data {other} holds no records; the branch mesh, several branches at once, and --page and its like are "
-            f"asked of records alone."
+            f"--data {other} holds no records; branches that want photographs ({', '.join(MESH_BUILDERS)}), several "
+            f"branches at once, and --page and its like are asked of records alone: name these with --data."
         )
 
 

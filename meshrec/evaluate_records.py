@@ -1,12 +1,14 @@
 """How good branches are on records: people in pictures whose bodies are known."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
+from rich.console import Console
 from rich.markup import escape
 
 from meshrec.body import load_body_model
 from meshrec.branches.mesh import MeshConfig
-from meshrec.branches.registry import MESH_BUILDERS, MeshChoice, build_branch
+from meshrec.branches.registry import MESH_BUILDERS, Branch, MeshChoice, build_branch
 from meshrec.data.records import open_records
 from meshrec.errors import MeshrecError
 from meshrec.evaluation_report import console_of, give, progress
@@ -34,14 +36,28 @@ def evaluate_records(asked: Asked, per_joint: bool, json: bool, report: Path | N
             found = measured(branch, truth, roll, advance)
         evaluations.append(RecordEvaluation(branch.name, protocol, roll, found))
     tell(evaluations, options.published, per_joint, console)
-    for evaluation in evaluations:
-        if evaluation.unanswered == len(roll):
-            raise MeshrecError(f"The branch {evaluation.branch} answered none of the {len(roll)} people.")
-    give(record_of(evaluations, asked), json, report, console)
-    if options.page is not None:
-        text = page(evaluations, branches, truth, options.published)
-        console.print(escape(f"wrote {write_text(options.page, text)}"), soft_wrap=True)
+    silent = [evaluation.branch for evaluation in evaluations if evaluation.unanswered == len(roll)]
+    if len(silent) < len(evaluations):
+        _give(evaluations, branches, truth, asked, json, report, console)
+    if silent:
+        raise MeshrecError(f"The branch {' and '.join(silent)} answered none of the {len(roll)} people.")
     return 0
+
+
+def _give(
+    evaluations: Sequence[RecordEvaluation],
+    branches: Sequence[Branch],
+    truth: TruthBodies,
+    asked: Asked,
+    json: bool,
+    report: Path | None,
+    console: Console,
+) -> None:
+    """The files that were asked for."""
+    give(record_of(evaluations, asked), json, report, console)
+    if (path := asked.options.page) is not None:
+        text = page(evaluations, branches, truth, asked.options.published)
+        console.print(escape(f"wrote {write_text(path, text)}"), soft_wrap=True)
 
 
 def _names(asked: Asked) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from meshrec.body import BodyModel, load_body_model
-from meshrec.branches.mesh import Sight, concatenated
+from meshrec.branches.mesh import Sight
 from meshrec.branches.registry import Branch, ask
 from meshrec.camera import project
 from meshrec.data.record_files import GENDERS, MARK
@@ -25,7 +25,7 @@ from meshrec.data.records import Gender, Record, Records
 from meshrec.errors import MeshrecError
 from meshrec.metrics import joint_error_mm, mpjpe_mm, n_mpjpe_mm, pa_joint_error_mm, pve_mm
 from meshrec.skeletons import COCO17, H36M17
-from meshrec.types import Batched, BodyParams, Camera, Estimate, stack
+from meshrec.types import Batched, BodyParams, Camera, Estimate, joined, stack
 
 ProtocolName = Literal["3dpw"]
 
@@ -164,7 +164,7 @@ class TruthBodies:
     @torch.no_grad()
     def shown(self, records: Sequence[Record]) -> Placed:
         """The true bodies of records that have them."""
-        return concatenated([self._shown(record) for record in records])
+        return joined([self._shown(record) for record in records])
 
     def _shown(self, record: Record) -> Placed:
         assert record.truth is not None
@@ -363,13 +363,13 @@ def measured(
         ]
         parts.append(_spread(_errors_of(asked), [person - start for person in readable], len(people)))
         advance(len(people))
-    return Measured(concatenated(parts), tuple(problems), time.perf_counter() - began)
+    return Measured(joined(parts), tuple(problems), time.perf_counter() - began)
 
 
 def _errors_of(asked: Sequence[Case]) -> PeopleErrors | None:
     if not asked:
         return None
-    answers, truths = (concatenated([getattr(case, what) for case in asked]) for what in ("placed", "truth"))
+    answers, truths = (joined([getattr(case, what) for case in asked]) for what in ("placed", "truth"))
     cameras = stack([case.photo_camera for case in asked])
     box_px, inside = (torch.stack([getattr(case, what) for case in asked]) for what in ("box_px", "inside"))
     return errors_of(answers, truths, cameras, box_px, inside)

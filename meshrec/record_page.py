@@ -123,10 +123,9 @@ def _shown(evaluations: Sequence[RecordEvaluation], branches: Sequence[Branch], 
     captions, tiles = [whose], []
     for place, (evaluation, case) in enumerate(zip(evaluations, found, strict=True)):
         captions.append(f"{evaluation.branch}: " * several + _figures(evaluation, case, person))
-        shown = tiles_of(case, truth.model)
-        shown = shown if place == 0 else [tile for tile in shown if tile.name.startswith("answer")]
-        tiles += [replace(tile, name=tile.name.replace("answer", evaluation.branch)) for tile in shown] * several
-        tiles += shown * (not several)
+        shown = [tile for tile in tiles_of(case, truth.model) if place == 0 or tile.name.startswith("answer")]
+        name = evaluation.branch if several else "answer"
+        tiles += [replace(tile, name=tile.name.replace("answer", name)) for tile in shown]
     pictures = "".join(
         f'<div class="tile"><img src="{jpeg_uri(scaled(tile.pixels))}" alt="{html.escape(tile.name)}">'
         f"{html.escape(tile.name)}</div>"

@@ -35,6 +35,19 @@ MOST_PEOPLE, MOST_SHOWN = 8, 200
 COUNT = 100
 """Photographs, where no number is given."""
 
+FRAMES = 16
+GENDERS: tuple[Literal["n", "m", "f"], ...] = ("n",)
+"""Of 3DPW's layout."""
+
+ELSEWHERE = {
+    "photo_px": "--size",
+    "mocap": "--poses",
+    "backgrounds": "--backgrounds",
+    "others": "--people",
+    "others_most": "--people",
+}
+"""What other flags say of a scene."""
+
 
 def command(
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"])],
@@ -46,8 +59,8 @@ def command(
     subjects: tuple[str, ...] = (),
     backgrounds: Path | None = None,
     layout: Layout = "records",
-    frames: int = 16,
-    genders: tuple[Literal["n", "m", "f"], ...] = ("n",),
+    frames: int = FRAMES,
+    genders: tuple[Literal["n", "m", "f"], ...] = GENDERS,
     maps: bool = False,
     sheet: int = 24,
     benchmark: bool = False,
@@ -72,14 +85,15 @@ def command(
         seed: Another number gives other photographs; the benchmark has its own.
         size: Width and height of the photographs, in pixels; some are held upright. Records keep the part around a
             person.
-        people: At most so many people in a photograph; each of whom enough is seen is told of.
+        people: At most so many people in a photograph; each of whom enough is seen (6 of COCO's joints) is told of.
         poses: Collections or files of motion to take poses from, beside the prior's; of the benchmark instead of them.
         subjects: People of these files to take poses of; by default all.
         backgrounds: Folder of pictures to put behind people; by default they are made up.
         layout: Records, or the files of 3DPW or MPII, which are written whole or not at all.
         frames: Images of each sequence of 3DPW's layout.
         genders: What its files call the people, in turn; whatever they say, the truth is that of `body`.
-        maps: Also write what each pixel of the photographs shows: parts of bodies, depth, whose body, and joints.
+        maps: Also write the photographs, and what each pixel shows: parts of bodies, depth, whose body; and joints. All
+            of these are the bodies', off which clothes stand by up to 3 cm.
         sheet: So many people are shown in DIR/sheet.png; 0 for no sheet.
         benchmark: Make the benchmark.
         body: Body to draw, by name or path.
@@ -88,7 +102,8 @@ def command(
         scene: What photographs are like, in every number.
     """
     _check(count, seed, size, people, sheet, frames, genders, workers, subjects, poses)
-    config = replace(scene, photo_px=size, mocap=poses or scene.mocap, backgrounds=backgrounds or scene.backgrounds)
+    _check_scene(scene, layout, frames, genders)
+    config = replace(scene, photo_px=size, mocap=poses, backgrounds=backgrounds)
     wanted = Wanted(count or COUNT, layout, seed, people, config, subjects, body, frames, genders)
     console, began = Console(stderr=True), time.perf_counter()
     if benchmark:
@@ -166,6 +181,16 @@ def _refuse(count: int | None, wanted: Wanted, maps: bool, scene: SyntheticConfi
         raise MeshrecError(f"{', '.join(wrong)}: the benchmark is always the same. Leave it out, or --benchmark.")
     if count is not None and count > PEOPLE:
         raise MeshrecError(f"The benchmark is {PEOPLE:,} people; -n takes 1 to {PEOPLE:,} of them, not {count:,}.")
+
+
+def _check_scene(scene: SyntheticConfig, layout: Layout, frames: int, genders: Sequence[str]) -> None:
+    """Refuse what would be passed over."""
+    usual = SyntheticConfig()
+    for name, flag in ELSEWHERE.items():
+        if getattr(scene, name) != getattr(usual, name):
+            raise MeshrecError(f"--scene.{name.replace('_', '-')} is told by {flag} here: give that instead.")
+    if layout != "3dpw" and (frames, tuple(genders)) != (FRAMES, GENDERS):
+        raise MeshrecError(f"--frames and --genders are of --layout 3dpw, not of {layout}: leave them.")
 
 
 def _check(

@@ -23,7 +23,7 @@ from meshrec.data.synthetic.layout_mpii import photographs, write_mpii
 from meshrec.data.synthetic.poses import HZ
 from meshrec.data.synthetic.scene import Synthesizer
 from meshrec.data.synthetic.settings import SyntheticConfig
-from meshrec.data.synthetic.stored import Album, Page, write_maps
+from meshrec.data.synthetic.stored import Album, Page, map_file, write_maps
 from meshrec.errors import MeshrecError
 from meshrec.files import whole_folder, write_text
 from meshrec.skeletons import COCO17
@@ -86,11 +86,13 @@ def make_records(
     maker = _maker(replace(wanted, scene=_peopled(wanted.scene, wanted.people)))
     with RecordWriter(output, header) as writer:
         begun, before = _begun(writer, wanted), writer.people
+        if maps and begun and not map_file(output / MAPS, begun - 1).is_file():
+            raise MeshrecError(f"{output} was begun without --maps: leave them out, or choose another folder.")
         advance(begun)
         for number, page in _album(Album(maker, wanted.seed, wanted.people), begun, wanted.count, workers):
-            writer.add(*page.records)
             if maps:
                 write_maps(output / MAPS, number, page.scene, maker)
+            writer.add(*page.records)
             advance(1)
         people = writer.people
     return Made(people, people - before, wanted.count)

@@ -4,6 +4,7 @@ Frames: camera is OpenCV's (x right, y down, z forward); the body's own is SMPL'
 pixels; the image is [0, W] x [0, H] and the first pixel's centre is (0.5, 0.5).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, TypeVar
 
@@ -64,6 +65,22 @@ def stack(nouns: list[Noun]) -> Noun:
             columns[field.name] = stack(values)
         elif any(value is not values[0] and value != values[0] for value in values):
             raise ValueError(f"nouns that differ in {field.name} cannot be stacked")
+    return replace(nouns[0], **columns)  # type: ignore[type-var]
+
+
+def joined(nouns: Sequence[Noun]) -> Noun:
+    """Nouns one after another, along their first batch axis; what is no tensor must be the same in all."""
+    if not nouns:
+        raise ValueError("there is nothing to join")
+    columns: dict[str, Any] = {}
+    for field in fields(nouns[0]):  # type: ignore[arg-type]
+        values = [getattr(noun, field.name) for noun in nouns]
+        if isinstance(values[0], Tensor):
+            columns[field.name] = torch.cat(values)
+        elif isinstance(values[0], Batched):
+            columns[field.name] = joined(values)
+        elif any(value != values[0] for value in values):
+            raise ValueError(f"nouns that differ in {field.name} cannot be joined")
     return replace(nouns[0], **columns)  # type: ignore[type-var]
 
 

@@ -1,5 +1,6 @@
 """What is drawn for a detector: nothing where nothing goes wrong, and as often and as far as is asked otherwise."""
 
+import math
 from dataclasses import replace
 from functools import cache
 
@@ -110,6 +111,14 @@ def test_a_person_s_own_luck_changes_all_joints(standing):
     assert abs(luck.std() - 0.5) < 0.05 and abs(luck.mean()) < 0.05
 
 
+def test_a_person_is_off_as_a_whole_and_a_detector_sure_of_its_own_measure(standing):
+    off, confidence = drawn(standing, replace(NO_ERRORS, shift=0.02, sure=(0.0,) * len(KINDS), calibration=0.5))
+    torch.testing.assert_close(off, off[:, :1].expand_as(off), atol=1e-5, rtol=0)
+    assert (off[:, 0].std(dim=0) - 0.02).abs().max() < 1e-3
+    assert torch.equal(confidence, confidence[:, :1].expand_as(confidence))
+    assert abs(confidence[:, 0].logit().std() - 0.5) < 0.02
+
+
 def test_far_joints_and_limbs_are_as_many_as_is_asked(standing):
     errors = replace(NO_ERRORS, wide=(0.1, 0.3), limb_wide=(0.0, 0.0), wide_spread=0.2)
     for weight, share in ((1.0, 0.1), (0.3, 0.3)):
@@ -121,6 +130,7 @@ def test_far_joints_and_limbs_are_as_many_as_is_asked(standing):
     assert not moved[:, rows("nose", "eye", "ear", "shoulder", "hip")].any()
     for near, far in (("elbow", "wrist"), ("knee", "ankle")):
         assert torch.equal(moved[:, rows(near)], moved[:, rows(far)])
+        torch.testing.assert_close(off[:, rows(near)], 0.7 * off[:, rows(far)], atol=1e-5, rtol=0)
         assert (moved[:, rows(far)].float().mean(0) - 0.2).abs().max() < 0.02
     left, right = moved[:, COCO17.index("left_wrist")].float(), moved[:, COCO17.index("right_wrist")].float()
     assert abs((left * right).mean() - 0.04) < 0.01, "limbs fail each by itself"
@@ -136,6 +146,20 @@ def test_sides_are_swapped_as_often_as_one_is_seen_so(standing, turn, share):
     swapped = (found != points).any(-1).any(-1)
     assert abs(swapped.float().mean() - share) < 0.015
     assert torch.equal(found[swapped], points[swapped][:, list(COCO17.mirror)])
+
+
+def test_whose_sides_are_swapped_has_the_other_sides_confidences(standing):
+    weight = torch.ones(MANY, 17)
+    weight[:, COCO17.index("left_wrist")] = 0.3
+    errors = replace(NO_ERRORS, missed=(0.0, 1.0), body_swap=(1.0, 1.0, 1.0))
+    _, confidence = found_of(standing.expand(MANY, 17, 2), weight, errors)
+    assert (confidence[0] == 0).nonzero().flatten().tolist() == [COCO17.index("right_wrist")]
+
+
+def test_a_person_s_own_luck_changes_how_often_sides_are_swapped(standing):
+    """The mean of exp(N(0, 1)) is the root of e."""
+    off, _ = drawn(standing, replace(NO_ERRORS, body_swap=(0.05, 0.05, 0.05), vary=1.0))
+    assert abs((off.abs() > 1e-3).any(-1).any(-1).float().mean() - 0.05 * math.exp(0.5)) < 0.01
 
 
 def test_one_who_faces_the_camera_has_the_left_side_on_the_right(standing):
@@ -186,6 +210,11 @@ def test_people_are_lost_more_the_less_is_seen_of_them(standing):
         assert abs((off.norm(dim=-1).mean(1) > 0.01).float().mean() - share) < 0.02
         assert abs((confidence == 0).all(1).float().mean() - 0.2) < 0.02
         assert torch.equal((confidence == 0).all(1), (confidence == 0).any(1))
+    most = torch.where(torch.arange(17) % 4 > 0, 0.3, 1.0).expand(MANY, 17)
+    points = standing.expand(MANY, 17, 2)
+    off = (found_of(points, most, errors)[0] - points) / SIZE_PX
+    share = 0.1 + 0.4 * (12 / 17) ** 4
+    assert abs((off.norm(dim=-1).mean(1) > 0.01).float().mean() - share) < 0.02, "as the fourth power of what is hidden"
 
 
 def test_a_joint_beyond_the_border_is_found_within_it(standing):
@@ -210,6 +239,10 @@ def test_definitions_differ_along_the_trunk_and_outwards(standing):
     assert 0.01 < left[0] < 0.06 and abs(left[1]) < 2e-3, "the left is on the right of the picture"
     torch.testing.assert_close(left, -right)
     assert (off[0, rows("hip"), 1] + 0.02).abs().max() < 1e-3, "up is towards 0"
+    off, _ = drawn(standing, replace(NO_ERRORS, up=up, habit=0.5))
+    own = -off[:, rows("hip"), 1] / 0.02
+    torch.testing.assert_close(own[:, 0], own[:, 1], atol=1e-3, rtol=0)
+    assert abs(own.mean() - 1) < 0.02 and abs(own.std() - 0.5) < 0.02, "each person's own"
     behind = standing * torch.tensor([-1.0, 1.0])
     found, _ = detected_like(
         behind[None], torch.ones(1, 17), torch.full((1,), SIZE_PX), replace(NO_ERRORS, out=out), randoms_of(1)

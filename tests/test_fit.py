@@ -411,6 +411,15 @@ def test_a_start_of_no_spread_is_kept_and_placed(model: BodyModel, prior: PosePr
     assert ((params.transl_m - truth.transl_m).norm(dim=-1) < 0.5).all()
 
 
+def test_each_spread_of_a_start_is_its_own(model: BodyModel, prior: PosePrior) -> None:
+    config = FitConfig(start_spread_rad=0.1, start_root_spread_rad=0.2, start_betas_spread=0.3)
+    pull = FitBranch(model, prior, config)._pull(people_of(prior, 2))
+    expected = torch.full((2, 24), 0.1, dtype=torch.float64)
+    expected[:, SMPL24.index("pelvis")] = 0.2
+    assert torch.equal(pull.spread_rad, expected)
+    assert torch.equal(pull.betas_spread, torch.full((2,), 0.3, dtype=torch.float64))
+
+
 def test_a_start_of_endless_spread_is_a_start_and_no_more(
     model: BodyModel, prior: PosePrior, monkeypatch: pytest.MonkeyPatch
 ) -> None:

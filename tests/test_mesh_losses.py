@@ -23,7 +23,7 @@ from meshrec.skeletons import H36M17, SMPL24
 from meshrec.skin_points import skin_points
 from meshrec.train.mesh_lesson import Bodies, about_hips, lesson_of, middle_of_hips, part_labels
 from meshrec.train.mesh_losses import MeshCriterion, MeshLosses, behind, mislabelled, off, on_crop
-from meshrec.types import BodyParams, Camera, Square
+from meshrec.types import BodyParams, Camera, Square, joined
 from meshrec.weak_perspective import CROP_FOCAL_AT_PX, CROP_FOCAL_PX, crop_project
 
 CROP_PX = 64
@@ -139,6 +139,7 @@ def test_the_skin_is_off_by_what_its_vertices_are(norm, model, bodies):
     criterion = criterion_of(model, MeshLosses(skin=2.0, norm=norm))
     found = criterion(said, lesson_of(people, bodies), 0)["skin"]
     answer = model(BodyParams.from_rotations(said.rotations, said.betas, torch.zeros_like(said.weak)))
+    assert criterion.skin is not None
     truth, vertex = model(people.params), criterion.skin.vertex.flatten()
     pelvis = SMPL24.index("pelvis")
     one, other = (body.vertices_m[:, vertex] - body.joints_m[:, pelvis, None] for body in (answer, truth))
@@ -146,6 +147,8 @@ def test_the_skin_is_off_by_what_its_vertices_are(norm, model, bodies):
     torch.testing.assert_close(found, 2.0 * size.mean((1, 2)))
     some = replace(people, shaped=torch.tensor([True, False, True]))
     assert ((criterion(said, lesson_of(some, bodies), 0)["skin"] > 0) == some.shaped).all()
+    some = replace(people, posed=torch.tensor([False, True, True]))
+    assert ((criterion(said, lesson_of(some, bodies), 0)["skin"] > 0) == some.posed).all()
 
 
 def test_a_batch_teaches_what_its_people_do(model, bodies):
@@ -161,23 +164,11 @@ def test_a_batch_teaches_what_its_people_do(model, bodies):
         total = torch.stack(list(terms.values())).sum() / 2
         return list(torch.autograd.grad(total, [said.rotations, said.betas, said.weak, said.part_logits]))
 
-    both = slopes(_joined(whole, flat), slice(0, 2))
+    both = slopes(joined([whole, flat]), slice(0, 2))
     apart = zip(slopes(whole, slice(0, 1)), slopes(flat, slice(1, 2)), strict=True)
     for together, (first, second) in zip(both, apart, strict=True):
         torch.testing.assert_close(together, first + second, rtol=1e-4, atol=1e-7)
         assert together.isfinite().all()
-
-
-def _joined(a: People, b: People) -> People:
-    columns = {name: _joined_values(getattr(a, name), getattr(b, name)) for name in People.__dataclass_fields__}
-    return People(**columns)
-
-
-def _joined_values(a, b):  # type: ignore[no-untyped-def]
-    if isinstance(a, Tensor):
-        return torch.cat([a, b])
-    fields = {name: getattr(a, name) for name in a.__dataclass_fields__}
-    return replace(a, **{n: torch.cat([v, getattr(b, n)]) for n, v in fields.items() if isinstance(v, Tensor)})
 
 
 @pytest.mark.parametrize("skeleton", [H36M17, SMPL24])

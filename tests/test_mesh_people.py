@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from meshrec.data.body_joints import BODY58
+from meshrec.branches.mesh import coco_of
+from meshrec.data.body_joints import BODY58, placed
 from meshrec.data.detector_errors import NO_ERRORS, DetectorErrors
 from meshrec.data.loader import Loader
 from meshrec.data.people import UNKNOWN, People
-from meshrec.skeletons import COCO17
+from meshrec.skeletons import COCO17, SKELETONS
 from meshrec.train.mesh_people import (
     UNSEEN_SEED,
     Crowd,
@@ -20,10 +21,9 @@ from meshrec.train.mesh_people import (
     annotated,
     detected,
     fingerprint_of,
-    joined,
     size_px,
 )
-from meshrec.types import Camera, Square
+from meshrec.types import Camera, Keypoints, Square, joined
 
 CROP_PX = 32
 CPU = torch.device("cpu")
@@ -111,6 +111,19 @@ def test_without_errors_the_true_joints_are_found():
         assert (sighted.confidence > 0.99).all()
 
 
+@pytest.mark.parametrize("skeleton", SKELETONS.values(), ids=lambda skeleton: skeleton.name)
+def test_joints_of_any_skeleton_are_found_by_name(skeleton):
+    """As the branch takes them from a detector's; those whose definitions lie too far apart are not noted at all."""
+    random = torch.Generator().manual_seed(0)
+    xy_px = CROP_PX * torch.rand(2, len(skeleton), 2, generator=random)
+    sure = torch.rand(2, len(skeleton), generator=random)
+    points, weight = placed(xy_px, sure, skeleton)
+    sighted = annotated(replace(people_of(range(2)), points=points, weight=weight))
+    wanted, confidence = coco_of(Keypoints(xy_px, sure, skeleton))
+    torch.testing.assert_close(sighted.confidence, confidence)
+    torch.testing.assert_close(sighted.points, wanted)
+
+
 def test_a_persons_size_is_that_of_what_is_seen():
     people = people_of(range(2))
     points = torch.full_like(people.points, 16.0)
@@ -127,6 +140,9 @@ def test_synthetic_people_are_validated_on_once_made():
     first, again = ([len(sighted) for sighted in unseen] for _ in range(2))
     assert first == again == [4, 4, 3]
     assert made.asked == [(0, 0, 4), (0, 4, 8), (0, 8, 11)]
+    wanted = detected(people_of(range(4, 8), 7), DetectorErrors(), UNSEEN_SEED, 0)
+    erring = Unseen([], {}, made, 11, DetectorErrors(), crop_px=CROP_PX, batch=4, workers=1, device=CPU)
+    assert torch.equal(list(erring)[1].points, wanted.points)
     assert UNSEEN_SEED > 10**6, "no run has this seed by chance"
 
 

@@ -13,7 +13,7 @@ from meshrec.branches.mesh import MeshBranch, MeshConfig, Sight, coco_of, mirror
 from meshrec.camera import camera_from_body_axes, centered_camera, project, sight_rotation
 from meshrec.data.crop import crop_camera, cut, square_of
 from meshrec.models.part_attention import Regressed
-from meshrec.models.proxy import edges, mirrored_proxy
+from meshrec.models.proxy import edges, heatmaps, mirrored_proxy
 from meshrec.models.regressor import MeshNetConfig, MeshRegressor
 from meshrec.photo import Photo
 from meshrec.skeletons import COCO17, MEDIAPIPE33, SMPL24, convert
@@ -125,7 +125,8 @@ def test_a_turned_crop_tells_the_same_root(model):
 
 def test_the_network_sees_edges_of_the_crop_and_the_joints_in_it(model):
     params = people_of()
-    persons = persons_of(params, model)
+    sure = torch.linspace(0.1, 1.0, 17)
+    persons = [replace(each, keypoints=replace(each.keypoints, confidence=sure)) for each in persons_of(params, model)]
     stub = Knowing(params.rotations)
     MeshBranch(stub, model, MeshConfig(people_at_once=2)).several([Sight(photo(), persons, CAMERA)])
     shown, square = torch.cat(stub.shown), squares_of(persons)
@@ -137,6 +138,7 @@ def test_the_network_sees_edges_of_the_crop_and_the_joints_in_it(model):
         for joint in range(17):
             y, x = divmod(int(shown[row, 1 + joint].argmax()), 64)
             assert (torch.tensor([x + 0.5, y + 0.5]) - points[joint]).abs().max() <= 0.51
+        torch.testing.assert_close(shown[row, 1:], heatmaps(points, sure, 64))
 
 
 def test_without_keypoints_there_are_edges_alone(model):

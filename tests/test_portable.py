@@ -2,6 +2,7 @@
 
 import io
 import json
+import signal
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -272,5 +273,35 @@ def test_what_differs_is_told_and_another_network_refused(tmp_path):
     assert "Settings that differ: loop.batch was 32 and is 64; loop.validate_every was 20 and is 60." in said.getvalue()
     with pytest.raises(MeshrecError, match=r"portable is of another model: its tensor 0\.weight"):
         train(tmp_path / "other", replace(there, hidden=65))
+    slower = replace(there, loop=replace(there.loop, optimizer=OptimizerConfig("sgd", learning_rate=0.01)))
+    with pytest.raises(MeshrecError, match=r"holds the moments of loop\.optimizer\.kind adamw, and this run's is sgd"):
+        train(tmp_path / "slower", slower)
     with pytest.raises(MeshrecError, match="holds no state of a run"):
         train(tmp_path / "none", changed(there, portable_start=tmp_path / "nowhere"))
+
+
+class Stopped(Curve):
+    """Asked to stop in its 13th step."""
+
+    def batch(self, step: int, share: Share) -> Any:
+        if step == 12:
+            signal.raise_signal(signal.SIGTERM)
+        return super().batch(step, share)
+
+
+class Absolute(Curve):
+    """Learns something else."""
+
+    def losses(self, phase: str, batch: Any) -> dict[str, Tensor]:
+        return {"l1": (self.model(batch[0]) - batch[1]).abs().mean()}
+
+
+def test_a_run_that_is_stopped_between_validations_can_be_moved_and_learn_something_else(tmp_path):
+    here = CurveConfig(loop=replace(LOOP, validate_every=10))
+    run(Stopped(here), here, tmp_path / "here", console=Console(file=io.StringIO()))
+    state, _ = read_portable(tmp_path / "here" / PORTABLE)
+    assert (state.step, state.recent) == (13, ("fit/mse", "fit/gradient_norm"))
+    there = changed(here, steps=60, validate_every=60, keep_best=2, portable_start=tmp_path / "here" / PORTABLE)
+    outcome = run(Absolute(there), there, tmp_path / "there", console=Console(file=io.StringIO()))
+    assert outcome.step == 60
+    assert [best.step for best in outcome.best] == [60], "the best models from before are not here"

@@ -121,6 +121,19 @@ def test_the_same_person_looks_alike_in_crops_of_any_size():
     assert abs(small / large - 1) < 0.25
 
 
+def test_edges_are_what_networks_were_trained_on():
+    """A shipped network knows these very numbers; another edge map is another network's."""
+    middles = torch.arange(96) + 0.5
+    y, x = torch.meshgrid(middles, middles, indexing="ij")
+    red = 120 + 80 * (0.3 * x).sin() * (0.11 * y).cos()
+    green = 60 + 100 * (((x - 40).square() + (y - 52).square()).sqrt() < 27)
+    found = edges(torch.stack([red, green, 30 + 1.5 * x]).round().to(torch.uint8))
+    torch.testing.assert_close(found.mean(), torch.tensor(0.0967), atol=3e-4, rtol=0)
+    torch.testing.assert_close(found.square().mean(), torch.tensor(0.0328), atol=3e-4, rtol=0)
+    torch.testing.assert_close(found[52, 10:14], torch.tensor([0.3554, 0.0, 0.6916, 0.6879]), atol=2e-3, rtol=0)
+    torch.testing.assert_close(found[24:28, 40], torch.tensor([0.6914, 0.6835, 0.0438, 0.1193]), atol=2e-3, rtol=0)
+
+
 def test_outlines_have_derivatives_where_canny_has_none():
     picture = pixels_of(1).float() / 255
     picture.requires_grad_()

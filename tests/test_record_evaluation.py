@@ -431,9 +431,15 @@ def test_a_branch_that_answers_nobody_is_no_result(model, folder, monkeypatch, c
         def __call__(self, photo, people, camera):
             raise MeshrecError("nothing to say")
 
-    monkeypatch.setattr(evaluate_records, "build_branch", lambda *chosen: Silent(model))
-    assert main(["evaluate", "--data", str(folder)]) == 1
-    assert "answered none of the 5 people" in capsys.readouterr().err
+    built = {"fit": Silent(model), "lift": Knowing(model)}
+    monkeypatch.setattr(evaluate_records, "build_branch", lambda name, *chosen: built[name])
+    assert main(["evaluate", "--data", str(folder), "--branch", "fit", "--json"]) == 1
+    said = capsys.readouterr()
+    assert "answered none of the 5 people" in said.err and not said.out
+    assert main(["evaluate", "--data", str(folder), "--branch", "fit,lift", "--json"]) == 1
+    said = capsys.readouterr()
+    assert "answered none of the 5 people" in said.err, "and the others' answers are not lost"
+    assert [each["unanswered"] for each in json.loads(said.out)["branches"]] == [5, 0]
 
 
 @pytest.mark.parametrize(

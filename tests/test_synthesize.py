@@ -5,6 +5,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -18,7 +19,7 @@ from meshrec.data.detector_errors import NO_ERRORS
 from meshrec.data.record_files import Header
 from meshrec.data.record_writer import RecordWriter, encode_picture
 from meshrec.data.records import Records, open_records
-from meshrec.data.synthetic.photograph import level, photographed, sitters, whom_about
+from meshrec.data.synthetic.photograph import LEAST_SEEN, level, photographed, sitters, whom_about
 from meshrec.data.synthetic.scene import Synthesizer
 from meshrec.data.synthetic.settings import SyntheticConfig
 from meshrec.data.synthetic.stored import Album, stored_pictures
@@ -28,8 +29,18 @@ from meshrec.randomness import generator_of
 from meshrec.skeletons import COCO17, SMPL24
 from meshrec.synthetic_folders import Wanted, make_records
 
-SCENE = SyntheticConfig(photo_px=(320, 240))
-COUNT = 10
+SCENE = SyntheticConfig(photo_px=(200, 150), prior="gaussian")
+COUNT = 8
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small_pictures():
+    """Pictures of a quarter of the size that people get: they are drawn faster."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("meshrec.data.record_writer.PICTURE_PX", "meshrec.data.synthetic.stored.PICTURE_PX"):
+            patch.setattr(name, 96)
+        patch.setattr("meshrec.data.synthetic.stored.DRAWN_PX", 98)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +92,13 @@ def test_a_stored_picture_is_the_part_of_the_photograph_that_is_kept_of_any(make
             kept.photo_size_px,
         )
         assert picture.scale == kept.scale
+        ours, theirs = (
+            cv2.imdecode(np.frombuffer(one.jpeg, np.uint8), cv2.IMREAD_GRAYSCALE).astype(float)
+            for one in (picture, kept)
+        )
+        slopes = np.stack([slope.ravel() for slope in np.gradient(theirs)], axis=1)
+        off_px = np.linalg.lstsq(slopes, (theirs - ours).ravel(), rcond=None)[0]
+        assert abs(ours - theirs).mean() < 12 and np.hypot(*off_px) < 0.12, "not off by a fraction of a pixel"
 
 
 def test_the_stored_pictures_show_the_truth(maker, model, tmp_path):
@@ -157,7 +175,7 @@ def test_what_was_interrupted_goes_on_and_becomes_the_same(records, tmp_path, mo
 
     def stop(count: int) -> None:
         done.append(count)
-        if sum(done) == 7:
+        if sum(done) == 6:
             raise KeyboardInterrupt
 
     wanted = Wanted(COUNT, people=2, scene=SCENE)
@@ -169,6 +187,8 @@ def test_what_was_interrupted_goes_on_and_becomes_the_same(records, tmp_path, mo
         make_records(tmp_path / "r", replace(wanted, seed=5))
     with pytest.raises(MeshrecError, match="-n asks for 1"):
         make_records(tmp_path / "r", replace(wanted, count=1))
+    with pytest.raises(MeshrecError, match="begun without --maps"):
+        make_records(tmp_path / "r", wanted, maps=True)
     again: list[int] = []
     made = make_records(tmp_path / "r", wanted, advance=again.append)
     assert again[0] > 0 and sum(again) == COUNT and 0 < made.new < made.people == len(records)
@@ -189,6 +209,10 @@ def test_maps_say_what_the_photograph_shows(folder, records):
         bodies = np.isfinite(arrays["depth_m"])
         assert bodies[arrays["person"] >= 0].all()
         joints = arrays["joints"].tolist()
+        coco = [joints.index(f"{joint}@coco17") for joint in COCO17.joints]
+        shown = (arrays["inside"] & ~arrays["behind"])[:2, coco].sum(1)
+        told = {record.subject for record in records if record.frame == number}
+        assert told == {f"person_{person}" for person, count in enumerate(shown) if count >= LEAST_SEEN}
         for person, (xy_px, points_m) in enumerate(zip(arrays["xy_px"], arrays["points_m"], strict=True)):
             shown = arrays["inside"][person] & ~arrays["behind"][person] & ~arrays["own"][person]
             for side in ("left", "right"):
@@ -232,6 +256,10 @@ def test_what_is_wrong_is_told_in_a_sentence(verb, tmp_path, capsys):
         ("--poses", tmp_path / "nowhere"): "nowhere",
         ("--scene.prior", "missing"): "missing",
         ("--layout", "mpii", "--maps"): "--maps go with records",
+        ("--layout", "mpii", "--frames", 3): "not of mpii",
+        ("--genders", "m"): "not of records",
+        ("--scene.photo-px", 100, 100): "--size",
+        ("--scene.others", 1): "--people",
         ("--benchmark", "--seed", 3): "always the same",
         ("--benchmark", "-n", 2000): "1,000 people",
         ("--body", "missing"): "missing",
@@ -242,3 +270,11 @@ def test_what_is_wrong_is_told_in_a_sentence(verb, tmp_path, capsys):
         assert sentence in error and "Traceback" not in error, flags
     assert verb("-o", tmp_path / "file" / "made", "-n", 1) == 1
     assert "Choose" in capsys.readouterr().err and not (tmp_path / "made" / "records.json").exists()
+
+
+def test_who_is_hardly_seen_is_not_told_of(maker, monkeypatch):
+    monkeypatch.setattr("meshrec.data.synthetic.stored.LEAST_SEEN", 16)
+    pages = Album(maker, 3, 2, NO_ERRORS, together=4).pages(0)
+    shown = [[one.shown >= 16 for one in people[:2]] for people in sitters([page.scene for page in pages], maker)]
+    assert [len(page.records) for page in pages] == [sum(some) for some in shown]
+    assert 0 < sum(map(sum, shown)) < sum(map(len, shown))

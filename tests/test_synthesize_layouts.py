@@ -19,6 +19,7 @@ from meshrec.camera import project
 from meshrec.data.motion import Motion
 from meshrec.data.poses import write_collection
 from meshrec.data.synthetic.layout_3dpw import fields_of, takes
+from meshrec.data.synthetic.layout_mpii import ROWS, photographs, write_mpii
 from meshrec.data.synthetic.old_pickle import dumps
 from meshrec.data.synthetic.photograph import photographed
 from meshrec.data.synthetic.scene import Synthesizer
@@ -148,6 +149,8 @@ def test_people_and_camera_move(sequences):
         steps = np.abs(np.diff(poses, axis=0)).max(1)
         assert (steps > 1e-4).all() and (steps < 0.3).all() and np.abs(np.diff(cameras, axis=0)).max() < 0.05
         assert np.abs(cameras[-1] - cameras[0]).max() > 1e-4
+        for trans_m in take.fields["trans_60Hz"]:
+            assert np.ptp(trans_m[:, 1]) < 1e-9 < np.ptp(trans_m[:, [0, 2]], axis=0).min(), "nobody leaves the ground"
 
 
 def silhouette(take: Take, model: BodyModel, frame: int) -> np.ndarray:
@@ -245,6 +248,24 @@ def test_mpii_s_joints_are_told_apart_left_and_right(mpii):
         for p in people
     ]
     assert len(people) > 3 and np.mean(sides) > 0.7
+
+
+def test_mpii_s_joints_are_those_of_the_people_as_matlab_counts_pixels(tmp_path):
+    maker = Synthesizer(SCENE, load_body_model())
+    shown = list(write_mpii(tmp_path, photographs([maker], 3, 2), maker.model))
+    sitters = [person for photograph in shown for person in photograph.people]
+    rows = json.loads((tmp_path / "annot" / "train.json").read_text())
+    assert len(rows) == len(sitters) > 0
+    for row, sitter, photograph in zip(rows, sitters, [one for one in shown for _ in one.people], strict=True):
+        joints_px = project(maker.model.regressed(sitter.params, COCO17), photograph.camera).numpy()
+        limbs = [joint for joint in COCO17.joints if joint in MPII16.joints]
+        told = np.array(row["joints"])[[MPII16.index(joint) for joint in limbs]]
+        beyond = (joints_px < 0).any(1) | (joints_px >= photograph.pixels.shape[1::-1]).any(1)
+        expected = np.where(beyond[:, None], -1.0, joints_px + 0.5)
+        np.testing.assert_allclose(told, expected[[COCO17.index(joint) for joint in limbs]], atol=0.01)
+        ends = np.array([(one.min(), one.max()) for one in sitter.xy_px[ROWS].numpy().T])
+        np.testing.assert_allclose(row["center"], ends.mean(1) + 0.5, atol=1e-3)
+        assert row["scale"] == pytest.approx(np.ptp(ends, axis=1).max() / 200)
 
 
 def contents(folder: Path) -> dict[str, bytes]:

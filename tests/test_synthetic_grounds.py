@@ -30,6 +30,7 @@ def folder(tmp_path) -> Path:
     for path in (tmp_path / "a.png", tmp_path / "more" / "b.png"):
         cv2.imwrite(str(path), bgr)
     (tmp_path / "notes.txt").write_text("no picture")
+    (tmp_path / "._a.png").write_text("what some systems keep beside a file")
     return tmp_path
 
 
@@ -44,7 +45,12 @@ def test_a_folder_that_is_missing_or_empty_is_told(tmp_path):
 def test_a_broken_picture_is_told_with_its_path(tmp_path):
     (tmp_path / "a.jpg").write_bytes(b"nothing")
     with pytest.raises(MeshrecError, match=r"a\.jpg is no picture"):
-        Pictures(tmp_path)[0]
+        Pictures(tmp_path)
+    cv2.imwrite(str(tmp_path / "a.jpg"), np.zeros((8, 8, 3), np.uint8))
+    pictures = Pictures(tmp_path)
+    (tmp_path / "a.jpg").write_bytes(b"nothing")
+    with pytest.raises(MeshrecError, match=r"a\.jpg is no picture"):
+        pictures[0]
 
 
 def test_pictures_are_found_in_folders_and_kept_within_bounds(folder):
@@ -65,8 +71,27 @@ def test_a_picture_covers_the_photograph_and_no_more(folder):
     assert abs(seen[..., 0] - (x + 0.5) / 1.2).max() < 2.5 and abs(seen[..., 1] - 2 * (y + 0.5) / 1.2).max() < 3.5
     mirrored = PictureGround(pictures, 0, PHOTO, 1.0, (0.0, 0.0), True).seen(WHOLE, 160)[20:140].astype(int)
     assert abs(mirrored - seen[:, ::-1]).max() <= 2
-    right = PictureGround(pictures, 0, PHOTO, 1.0, (1.0, 0.0), False).seen(WHOLE, 160)[20:140].astype(int)
+    right, flipped = (
+        PictureGround(pictures, 0, PHOTO, 1.0, (1.0, 0.0), flip).seen(WHOLE, 160)[20:140].astype(int)
+        for flip in (False, True)
+    )
     assert abs(right[:, -2, 0] - 198).max() < 4, "the other end of the picture"
+    assert abs(flipped - right[:, ::-1]).max() <= 2
+
+
+def test_pictures_and_fields_lie_where_their_matrix_puts_them():
+    """A slope stays a slope: half a pixel off, it would be off by two."""
+    y, x = np.mgrid[0:64, 0:64] + 0.5
+    slope = (2 * x + 1.5 * y).astype(np.float32)
+    canvas, matrix = Canvas.of(TURNED, 48), np.array([(1.6, 0.0, 20.0), (0.0, 1.6, 0.0)])
+    middles = torch.from_numpy(np.stack(np.meshgrid(*2 * [np.arange(48) + 0.5]), axis=-1).reshape(-1, 2)).float()
+    own = (TURNED.back(middles, 48).double().numpy() - (20.0, 0.0)) / 1.6
+    expected = (own @ (2.0, 1.5)).reshape(48, 48)
+    within = ((own > 1) & (own < 63)).all(1).reshape(48, 48)
+    canvas.image(np.dstack(3 * [slope]).round().astype(np.uint8), matrix)
+    assert within.mean() > 0.8
+    assert abs(canvas.field(slope, matrix) - expected)[within].max() < 0.2
+    assert abs((canvas.pixels[..., 0] - expected)[within].mean()) < 0.15
 
 
 @pytest.mark.parametrize("square", [WHOLE, TURNED])

@@ -24,10 +24,12 @@ from meshrec.data.synthetic.poses import (
     PriorPoses,
     poses_of,
 )
+from meshrec.data.synthetic.scene import Bodies
 from meshrec.data.synthetic.settings import SyntheticConfig
 from meshrec.errors import MeshrecError
 from meshrec.prior_files import open_prior
 from meshrec.randomness import generator_of
+from meshrec.skeletons import SMPL24
 from meshrec.types import BodyParams, stack
 
 MODEL = load_body_model()
@@ -161,3 +163,40 @@ def test_points_are_seen_where_they_are_put(n):
     points = seen_at(spot, torch.linspace(1, 3, n), shots.camera)
     torch.testing.assert_close(project(points[:, None], shots.camera)[:, 0], spot, atol=1e-3, rtol=0)
     torch.testing.assert_close(points[:, 2], torch.linspace(1, 3, n))
+
+
+def bodies(**changes: torch.Tensor) -> Bodies:
+    """Three people as their poses have them."""
+    random = torch.Generator().manual_seed(5)
+    turned = roma.rotvec_to_rotmat(0.4 * torch.randn(3, 24, 3, generator=random))
+    no, none = torch.zeros(3, 3), torch.zeros(3, dtype=torch.bool)
+    poses, jitter = Poses(turned[:, 1:], turned[:, 0]), torch.zeros(3, 23, 3)
+    plain = Bodies(poses, none, jitter, no, no, torch.ones(3, 4), none, torch.zeros(3, 10))
+    return replace(plain, **changes)
+
+
+def test_a_mirrored_body_is_the_mirror_image_tilt_and_all():
+    flat = torch.eye(3).expand(3, 3, 3)
+    joints, image = (MODEL.joints24(bodies(mirror=torch.full((3,), mirror)).params(flat)) for mirror in (False, True))
+    reflected = joints[:, list(SMPL24.mirror)] * torch.tensor([-1.0, 1.0, 1.0])
+    torch.testing.assert_close(image, reflected, atol=1e-5, rtol=0)
+    assert (image - joints).abs().max() > 0.1
+
+
+def test_bodies_lean_then_turn_about_the_vertical_and_are_seen_in_the_camera_s_axes():
+    lean, yaw = torch.tensor([0.3, 0.0, -0.2]).expand(3, 3), torch.tensor([0.0, 1.1, 0.0]).expand(3, 3)
+    axes = torch.eye(3).expand(3, 3, 3)
+    tilt, leaning = bodies().params(axes).root, bodies(lean=lean).params(axes).root
+    torch.testing.assert_close(leaning, roma.rotvec_to_rotmat(lean) @ tilt)
+    R = SHOTS.R_camera_world[:3]
+    seen = bodies(lean=lean, yaw=yaw).params(R).root
+    torch.testing.assert_close(seen, R @ roma.rotvec_to_rotmat(yaw) @ leaning)
+    anyhow = torch.tensor([0.0, 0.0, 2.0, 0.0]).expand(3, 4)
+    tumbling = bodies(lean=lean, yaw=yaw, anyhow=anyhow, tumbling=torch.ones(3, dtype=torch.bool)).params(R).root
+    torch.testing.assert_close(tumbling, R @ torch.diag(torch.tensor([-1.0, -1.0, 1.0])))
+
+
+def test_jitter_turns_the_joints_on_from_their_pose():
+    jitter = torch.linspace(-0.2, 0.2, 3 * 23 * 3).view(3, 23, 3)
+    plain, shaken = (bodies(**change).params(torch.eye(3).expand(3, 3, 3)) for change in ({}, {"jitter": jitter}))
+    torch.testing.assert_close(plain.pose.mT @ shaken.pose, roma.rotvec_to_rotmat(jitter), atol=1e-5, rtol=1e-4)

@@ -325,11 +325,15 @@ def main(
         raise MeshrecError("--photos needs the --annotations of the photographs: give them too.")
     shown = rendered(scenes, people, seed) if photos is None or annotations is None else annotated(photos, annotations)
     told = track(shown, "detecting", console=Console(stderr=True), transient=True)
-    cases = stack([detected(detector, *each) for each in told])
-    found, like = measured(cases), measured(drawn(cases, errors, seed))
-    _tell(Console(), {"detector": found, "drawn": like})
+    found = [detected(detector, *each) for each in told]
+    if not found:
+        raise MeshrecError("There is nobody to look for: ask for some --people, or annotate some in the photographs.")
+    cases = stack(found)
+    told_of = {"detector": measured(cases), "drawn": measured(drawn(cases, errors, seed))}
+    _tell(Console(), told_of)
     if output is not None:
-        write_text(output, json.dumps({"detector": asdict(found), "drawn": asdict(like)}, indent=1) + "\n")
+        figures = {name: asdict(each) for name, each in told_of.items()}
+        write_text(output, json.dumps(figures, indent=1) + "\n")
     return 0
 
 

@@ -29,8 +29,9 @@ from synthetic_fit import VALIDATION, held_out_poses
 from torch import Tensor
 
 from meshrec.body import BodyModel, load_body_model
-from meshrec.branches.fit import FitBranch, FitConfig
+from meshrec.branches.fit import LEAST_SPREAD, FitBranch, FitConfig
 from meshrec.camera import camera_from_body_axes, project
+from meshrec.config import require_positive
 from meshrec.errors import MeshrecError
 from meshrec.metrics import mpjpe_mm, pa_mpjpe_mm, pve_mm, root_relative
 from meshrec.prior_files import DEFAULT_PRIOR, open_prior
@@ -72,6 +73,9 @@ class Setting:
     """That of the whole body's tilt."""
     focal_factor: float = 1.0
     """The camera's focal length is said to be so many times the true one, or 1 / so many."""
+
+    def __post_init__(self) -> None:
+        require_positive(self, "people", "focal_factor")
 
 
 @dataclass(frozen=True)
@@ -279,6 +283,8 @@ def main(
         json: Print JSON in place of a table.
     """
     torch.set_grad_enabled(False)
+    if not all(spread_rad >= LEAST_SPREAD for spread_rad in spreads):
+        raise MeshrecError(f"Spreads are from {LEAST_SPREAD} rad on; --spreads has {min(spreads)}.")
     model, pose_prior = load_body_model(body), open_prior(prior)
     if pose_prior is None:
         raise MeshrecError("Half of the people are samples of the prior, so there must be one: name it with --prior.")

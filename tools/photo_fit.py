@@ -1,6 +1,6 @@
 """How well recovered bodies agree with photographs: with what the detector saw, and with annotated joints.
 
-    python tools/photo_fit.py PHOTOS... --annotations annotations.json -o out/photo_fit
+    python tools/photo_fit.py PHOTOS... --annotations annotations.json -o out/photo_fit --branch mesh+fit
 
 The annotations hold `images`, each with a `file` name and `persons`: `names` "coco17", `keypoints` (17 rows of x, y, v
 in pixels, those of the first pixel being 0) and `bbox` (x, y, width, height). "off" is the median distance of projected
@@ -13,7 +13,7 @@ import json
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import fmean, median
 from typing import Annotated
@@ -31,6 +31,7 @@ from torch import Tensor
 from meshrec.blazepose import MediaPipeDetector
 from meshrec.body import BodyModel, load_body_model
 from meshrec.branches.fit import FitBranch, FitConfig
+from meshrec.branches.registry import MeshChoice, build_branch
 from meshrec.camera import project
 from meshrec.errors import MeshrecError
 from meshrec.keypoints import SEEN_CONFIDENCE, agreement, box_of
@@ -80,8 +81,8 @@ class BoxDetector:
         known = self._annotations.get(photo.path.name)
         if not known:
             return self._detector(photo)
-        inside = [self._detector.in_box(photo, person.box_xyxy_px) for person in known]
-        return [person for person in inside if person is not None]
+        inside = [(self._detector.in_box(photo, person.box_xyxy_px), person.box_xyxy_px) for person in known]
+        return [replace(person, box_xyxy_px=box) for person, box in inside if person is not None]
 
 
 def read_annotations(path: Path) -> dict[str, list[Person]]:
@@ -158,23 +159,28 @@ def missed(photo: str) -> Row:
 
 def _row(model: BodyModel, recovery: Recovery, index: int, truth: Person | None, seconds: float) -> Row:
     person, estimate = recovery.people[index], recovery.estimate[index]
-    assert estimate.report is not None and estimate.params is not None and estimate.camera is not None
+    assert estimate.params is not None and estimate.camera is not None
+    xy_px, seen = project(model.regressed(estimate.params, COCO17), estimate.camera), coco(person.keypoints)
     ours = detectors = (None, None)
     if truth is not None:
-        ours = _pck(project(model.regressed(estimate.params, COCO17), estimate.camera), truth)
-        detectors = _pck(coco(person.keypoints).xy_px, truth)
+        ours, detectors = _pck(xy_px, truth), _pck(seen.xy_px, truth)
     report = estimate.report
     return Row(
         recovery.photo.path.name,
         index,
-        100 * float(report.reprojection_px / _longer_side(box_of(person.keypoints, 0.0))),
+        100 * _off_px(xy_px, seen) / float(_longer_side(box_of(person.keypoints, 0.0))),
         *ours,
         *detectors,
-        plausibility=None if report.plausibility.isnan() else float(report.plausibility),
-        prior_energy=float(report.terms.prior),
-        converged=bool(report.converged),
+        plausibility=None if report is None or report.plausibility.isnan() else float(report.plausibility),
+        prior_energy=None if report is None else float(report.terms.prior),
+        converged=None if report is None else bool(report.converged),
         seconds=seconds,
     )
+
+
+def _off_px(xy_px: Float[Tensor, "17 2"], seen: Keypoints) -> float:
+    """The median distance of joints to where they are detected."""
+    return float((xy_px - seen.xy_px).norm(dim=-1)[seen.confidence >= SEEN_CONFIDENCE].median())
 
 
 def _pck(xy_px: Float[Tensor, "17 2"], truth: Person) -> tuple[float, ...]:
@@ -278,6 +284,8 @@ def main(
     annotations: Path | None = None,
     output: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None,
     in_box: bool = False,
+    branch: str = "fit",
+    mesh_weights: str | None = None,
     prior: str = DEFAULT_PRIOR,
     body: str = "neutral",
     fit: FitConfig = FitConfig(),  # noqa: B008
@@ -290,6 +298,8 @@ def main(
         annotations: Annotated joints and boxes.
         output: Folder for a sheet of pictures.
         in_box: Look for people in the annotated boxes, where there are some.
+        branch: How bodies are recovered: one that finds them, as fit, mesh and mesh+fit.
+        mesh_weights: The network of the mesh branches, by name or file.
         prior: Pose prior: a name, a file, or "none".
         body: Body model: a name or a file.
         fit: Settings of the fit.
@@ -297,8 +307,9 @@ def main(
     """
     truth = {} if annotations is None else read_annotations(annotations)
     model, detector = load_body_model(body), MediaPipeDetector()
-    branch = FitBranch(model, open_prior(prior), fit)
-    recoverer = Recoverer(BoxDetector(detector, truth) if in_box else detector, branch, model)
+    mesh = None if mesh_weights is None else MeshChoice(mesh_weights)
+    asked = FitBranch(model, open_prior(prior), fit) if branch == "fit" else build_branch(branch, model, prior, mesh)
+    recoverer = Recoverer(BoxDetector(detector, truth) if in_box else detector, asked, model)
     rows: list[Row] = []
     pictures: list[np.ndarray] = []
     for path in track(find_photos(photos).photos, "recovering", console=Console(stderr=True), transient=True):

@@ -6,7 +6,7 @@ the network itself shows in its crop.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
@@ -28,7 +28,7 @@ from meshrec.models.regressor import MeshNetConfig, MeshRegressor, Precision, fo
 from meshrec.photo import Photo
 from meshrec.skeletons import COCO17, H36M17, SMPL24, convert, visibility
 from meshrec.translation import iterated_translation
-from meshrec.types import Batched, BodyParams, Camera, Crop, Estimate, Keypoints, Noun, Person, Square, stack
+from meshrec.types import Batched, BodyParams, Camera, Crop, Estimate, Keypoints, Person, Square, joined, stack
 from meshrec.weak_perspective import crop_project, photo_translation_m
 
 LEAST_SCALE = 0.02
@@ -111,7 +111,7 @@ class MeshBranch:
             crop, size_px = self._crops(people[start : start + self.config.people_at_once])
             squares.append(crop.square)
             readings.append(self._read(crop, size_px))
-        square, reading = concatenated(squares), concatenated(readings)
+        square, reading = joined(squares), joined(readings)
         estimates, start = [], 0
         for sight in sights:
             rows = slice(start, start + len(sight.people))
@@ -132,7 +132,7 @@ class MeshBranch:
         """
         size_px = torch.tensor([[float(camera.width_px), float(camera.height_px)]]).expand(len(crop.image), 2)
         rows = torch.arange(len(crop.image)).split(self.config.people_at_once)
-        reading = concatenated([self._read(crop[some], size_px[some]) for some in rows])
+        reading = joined([self._read(crop[some], size_px[some]) for some in rows])
         return self._estimate(reading, crop.square, camera, keypoints or no_keypoints(len(crop.image)))
 
     def _crops(self, people: Sequence[tuple[Sight, Person]]) -> tuple[Crop, Float[Tensor, "N 2"]]:
@@ -252,12 +252,6 @@ def mean_of(one: Regressed, other: Regressed) -> Regressed:
 
 def _tensors(answer: Regressed) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return answer.rotations, answer.betas, answer.weak, answer.part_logits
-
-
-def concatenated(nouns: Sequence[Noun]) -> Noun:
-    """Nouns of tensors alone, one after another along their first batch axis."""
-    names = [field.name for field in fields(nouns[0])]  # type: ignore[arg-type]
-    return replace(nouns[0], **{name: torch.cat([getattr(noun, name) for noun in nouns]) for name in names})  # type: ignore[type-var]
 
 
 def _has_box(person: Person) -> bool:

@@ -214,8 +214,14 @@ def _move_in(training: Training, folder: Path | None, settings: dict[str, Any], 
     if folder is None:
         return ""
     state, tensors = processes.all_make(lambda: read_portable(folder))
-    processes.all_make(lambda: training.load(replace(state, best=(), stale=0), tensors, str(folder)))
     changed = {name for name in settings.keys() | state.settings if settings.get(name) != state.settings.get(name)}
+    for name in sorted(name for name in changed if name.endswith("optimizer.kind")):
+        raise MeshrecError(
+            f"{folder} holds the moments of {name} {state.settings.get(name)}, and this run's is {settings.get(name)}. "
+            f"Leave it as it was."
+        )
+    begun = replace(state, best=(), stale=0, recent=())
+    processes.all_make(lambda: training.load(begun, tensors, str(folder)))
     other = "; ".join(
         f"{name} was {state.settings.get(name, 'unknown')} and is {settings.get(name, 'unknown')}"
         for name in sorted(changed - MAY_CHANGE)

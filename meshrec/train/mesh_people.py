@@ -3,18 +3,18 @@
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from meshrec.body import BodyModel
-from meshrec.data.body_joints import BODY58, row_name
+from meshrec.data.body_joints import BODY58, OWN, row_name
 from meshrec.data.detector_errors import DetectorErrors, detected_like
 from meshrec.data.loader import Loader, validation_batches
 from meshrec.data.mixture import Mixture
@@ -23,9 +23,16 @@ from meshrec.data.records import Gender, Records
 from meshrec.errors import MeshrecError
 from meshrec.randomness import generator_of
 from meshrec.skeletons import COCO17
-from meshrec.types import Batched, Noun
+from meshrec.types import Batched, joined
 
 COCO = BODY58.indices(*(row_name(joint, COCO17) for joint in COCO17.joints))
+
+ALIKE = tuple(
+    (COCO17.indices(*names), BODY58.indices(*(row_name(joint, skeleton) for joint in names)))
+    for skeleton in OWN
+    if (names := [joint for joint in COCO17.joints if joint in skeleton.joints]) and skeleton is not COCO17
+)
+"""COCO-17's joints, and the rows of those of the same name by each other definition."""
 
 SYNTHETIC = "synthetic"
 """What synthetic people are called in the log."""
@@ -54,16 +61,20 @@ class Sighted(Batched):
 
 
 def annotated(people: People) -> Sighted:
-    """The joints that are noted of them count as found."""
-    return Sighted(people, people.points[..., COCO, :], people.weight[..., COCO])
+    """The joints that are noted of them count as found: by COCO-17's definition, or else by another's of that name."""
+    points, confidence = people.points[..., COCO, :], people.weight[..., COCO]
+    for joints, rows in ALIKE:
+        other = (confidence[..., joints] <= 0) & (people.weight[..., rows] > 0)
+        confidence[..., joints] = torch.where(other, people.weight[..., rows], confidence[..., joints])
+        points[..., joints, :] = torch.where(other[..., None], people.points[..., rows, :], points[..., joints, :])
+    return Sighted(people, points, confidence)
 
 
 def detected(people: People, errors: DetectorErrors, seed: int, step: int) -> Sighted:
     """The joints with a detector's errors, which are a function of (seed, step, row)."""
-    true = annotated(people)
     randoms = [generator_of(seed, "detector", step, row) for row in people.row.tolist()]
-    points, confidence = detected_like(true.points, true.confidence, size_px(people), errors, randoms)
-    return Sighted(people, points, confidence)
+    true, weight = people.points[..., COCO, :], people.weight[..., COCO]
+    return Sighted(people, *detected_like(true, weight, size_px(people), errors, randoms))
 
 
 def size_px(people: People) -> Float[Tensor, "n"]:
@@ -193,20 +204,6 @@ class Unseen:
             return []
         batches = [slice(start, min(start + self.batch, self.count)) for start in range(0, self.count, self.batch)]
         return [detected(self.synthetic.take(0, rows), self.errors, UNSEEN_SEED, 0) for rows in batches]
-
-
-def joined(nouns: Sequence[Noun]) -> Noun:
-    """Nouns one after another, along their first batch axis; what is no tensor must be the same in all."""
-    columns: dict[str, Any] = {}
-    for field in fields(nouns[0]):  # type: ignore[arg-type]
-        values = [getattr(noun, field.name) for noun in nouns]
-        if isinstance(values[0], Tensor):
-            columns[field.name] = torch.cat(values)
-        elif isinstance(values[0], Batched):
-            columns[field.name] = joined(values)
-        elif any(value != values[0] for value in values):
-            raise ValueError(f"nouns that differ in {field.name} cannot be joined")
-    return replace(nouns[0], **columns)  # type: ignore[type-var]
 
 
 def fingerprint_of(records: Sequence[Records], unseen: Sequence[Records], files: Sequence[Path]) -> str:

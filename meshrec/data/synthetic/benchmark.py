@@ -28,6 +28,7 @@ from meshrec.data.synthetic.poses import HZ, KeyPoseSource, MotionPoses, PoseSou
 from meshrec.data.synthetic.scene import Scene, Synthesizer
 from meshrec.data.synthetic.settings import SyntheticConfig
 from meshrec.data.synthetic.stored import new_records
+from meshrec.errors import MeshrecError
 from meshrec.prior_files import DEFAULT_PRIOR, open_prior
 from meshrec.randomness import generator_of
 
@@ -149,7 +150,10 @@ class Benchmark:
             for scene, people in zip(scenes, sitters(scenes, synthesizer), strict=True):
                 if people[0].levels == self.levels(number) and people[0].shown >= LEAST_SHOWN:
                     return scene, people[0]
-        raise RuntimeError(f"none of {MOST_TRIES} scenes has the levels {self.levels(number)} of person {number}")
+        raise MeshrecError(
+            f"None of {MOST_TRIES} scenes has the levels {self.levels(number)} of occlusion and truncation that person "
+            f"{number} of the benchmark has: give more motion with --poses."
+        )
 
     def record(self, number: int) -> NewRecord:
         """A person as a record."""

@@ -19,12 +19,12 @@ from meshrec.data.crop import crop_camera, square_of, turned
 from meshrec.data.people import GENDER_NAMES, People
 from meshrec.data.synthetic.draw import alike, pictures
 from meshrec.data.synthetic.poses import PoseSource
-from meshrec.data.synthetic.scene import Scene, Synthesizer, joined
+from meshrec.data.synthetic.scene import Scene, Synthesizer
 from meshrec.data.synthetic.settings import SyntheticConfig
 from meshrec.data.synthetic.surface import Surface
 from meshrec.data.synthetic.visibility import first_hits
 from meshrec.randomness import generator_of
-from meshrec.types import Batched, stack
+from meshrec.types import Batched, joined, stack
 
 HIDDEN = 0.3
 """How sure a joint is that something hides, or the own body does."""

@@ -134,13 +134,13 @@ def photographed(scenes: Sequence[Scene], maker: Synthesizer) -> list[Photograph
 
 
 def whole_maps(scene: Scene, maker: Synthesizer) -> dict[str, np.ndarray]:
-    """What the pixels of the photograph show, as `Maps` tells of them but of everybody's parts, in the fewest bytes."""
+    """What the pixels of the photograph show, as `Maps` tells of them but of everybody's parts."""
     square, side_px = _whole([scene])
     about = [whom_about(scene, index) for index in range(len(scene))]
     known = [maps([one], square, side_px, maker.surface)[0] for one in about]
     columns = {
         "parts": torch.stack([one.parts for one in known]).amax(0).to(torch.uint8),
-        "depth_m": known[0].depth_m.to(torch.float16),
+        "depth_m": known[0].depth_m.float(),
         "person": known[0].person.to(torch.int8),
     }
     return {name: _cut(tensor.cpu().numpy(), scene) for name, tensor in columns.items()}

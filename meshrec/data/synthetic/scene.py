@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -24,7 +24,7 @@ from meshrec.data.synthetic.poses import Poses, PoseSource, poses_of
 from meshrec.data.synthetic.settings import SyntheticConfig
 from meshrec.data.synthetic.surface import Surface
 from meshrec.skeletons import SMPL24
-from meshrec.types import Batched, BodyParams, Camera, Noun, stack
+from meshrec.types import Batched, BodyParams, Camera, joined, stack
 
 BEFORE = 0.4
 """Probability that another person stands before the person, touching them in the picture."""
@@ -246,15 +246,3 @@ def _around(
     depth_m = touched_m[:, 2] * torch.cat([cast.ratio for cast in casts])
     in_front_m = target_m[:, 2] - joints_m[..., 2].amin(1) + nearest_m
     return seen_at(spot_px, torch.maximum(depth_m, in_front_m), shot.camera) - target_m
-
-
-def joined(nouns: Sequence[Noun]) -> Noun:
-    """Batches one after another."""
-    columns = {}
-    for field in fields(nouns[0]):  # type: ignore[arg-type]
-        values = [getattr(noun, field.name) for noun in nouns]
-        if isinstance(values[0], Tensor):
-            columns[field.name] = torch.cat(values)
-        elif isinstance(values[0], Batched):
-            columns[field.name] = joined(values)
-    return replace(nouns[0], **columns)  # type: ignore[type-var]

@@ -76,9 +76,11 @@ class SyntheticConfig:
     others: float = 0.35
     """Probability of other people."""
     others_most: int = 2
+    """At most so many of them."""
     occlude: float = 0.4
     """Probability of things in the way."""
     occluders_most: int = 3
+    """At most so many of them."""
     occluder_size: tuple[float, float] = (0.08, 0.45)
     """Their width and height over the body's size in the photograph."""
     backgrounds: Path | None = None

@@ -18,7 +18,6 @@ from meshrec.data.detector_errors import DetectorErrors, detected_like
 from meshrec.data.record_writer import JPEG_QUALITY, PICTURE_MARGIN, PICTURE_PX, NewRecord, Picture
 from meshrec.data.records import Truth
 from meshrec.data.synthetic.draw import pictures
-from meshrec.data.synthetic.paint import Surface
 from meshrec.data.synthetic.photograph import (
     COCO_ROWS,
     LEAST_SEEN,
@@ -31,6 +30,7 @@ from meshrec.data.synthetic.photograph import (
     write_jpeg,
 )
 from meshrec.data.synthetic.scene import Scene, Synthesizer
+from meshrec.data.synthetic.surface import Surface
 from meshrec.files import write_whole
 from meshrec.randomness import generator_of
 from meshrec.skeletons import COCO17
@@ -74,9 +74,7 @@ def stored_pictures(scenes: Sequence[Scene], boxes_px: Sequence[Float[Tensor, "4
     square = stack([frame[0] for frame in frames])
     drawn = pictures(scenes, square, DRAWN_PX, surface).permute(0, 2, 3, 1).cpu().numpy()
     return [
-        replace(
-            picture, jpeg=jpeg(np.ascontiguousarray(pixels[: picture.size_px[1], : picture.size_px[0]]), JPEG_QUALITY)
-        )
+        replace(picture, jpeg=jpeg(_upper_left(pixels, picture.size_px), JPEG_QUALITY))
         for (_, picture), pixels in zip(frames, drawn, strict=True)
     ]
 
@@ -151,14 +149,19 @@ def _named(record: NewRecord, person: Sitter, number: int, index: int) -> NewRec
     )
 
 
+def map_file(folder: Path, number: int) -> Path:
+    """Where `write_maps` writes what a photograph shows."""
+    return folder / f"{number:08d}.npz"
+
+
 def write_maps(folder: Path, number: int, scene: Scene, maker: Synthesizer) -> None:
     """The photograph, and what its pixels show: NUMBER.jpg and NUMBER.npz.
 
     The arrays are `parts` (H, W), 1 + j on the skin of SMPL24's joint j, of whomever, and 0 elsewhere; `depth_m`
     (H, W), of the nearest body, infinite where there is none; `person` (H, W), who it is, -1 nobody, -2 a thing before
-    all; and of each person the joints of BODY58, named by `joints`: `xy_px` in the photograph and `points_m` in the
-    camera's frame, whether they are `inside` the photograph, `behind` another body or a thing, and hidden by their
-    `own` body.
+    all; these are of the bodies, and clothes stand off them in the photograph. And of each person the joints of BODY58,
+    named by `joints`: `xy_px` in the photograph and `points_m` in the camera's frame, whether they are `inside` the
+    photograph, `behind` another body or a thing, and hidden by their `own` body.
     """
     photograph = photographed([scene], maker)[0]
     people = photograph.people
@@ -173,6 +176,6 @@ def write_maps(folder: Path, number: int, scene: Scene, maker: Synthesizer) -> N
     }
     write_jpeg(folder / f"{number:08d}.jpg", photograph.pixels)
     write_whole(
-        folder / f"{number:08d}.npz",
+        map_file(folder, number),
         lambda neighbour: np.savez_compressed(neighbour, allow_pickle=False, **arrays),
     )
