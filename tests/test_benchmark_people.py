@@ -1,4 +1,4 @@
-"""The benchmark: people that are the same everywhere, as many at each level, and told from all others."""
+"""The benchmark: people that are the same everywhere, so many at each level, and told from all others."""
 
 from collections import Counter
 from pathlib import Path
@@ -80,7 +80,7 @@ def test_truncation_is_what_lies_beyond_the_border(records):
 
 
 def test_occlusion_is_what_another_body_or_a_thing_hides(made):
-    for number in range(COUNT):
+    for number in range(0, COUNT, 3):
         scene, person = made.scene(number)
         within = len(COCO17) - person.beyond
         occlusion, truncation = made.levels(number)

@@ -10,6 +10,7 @@ import json
 import math
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -703,8 +704,10 @@ class Telling(Regression):
         return {"loader_images_per_s": 7.0}
 
 
-def test_what_a_task_tells_stands_in_the_log(tmp_path):
-    train(tmp_path, CONFIG, Telling(CONFIG))
+def test_what_a_task_tells_stands_in_the_log_and_its_speed_beside_the_run_s(tmp_path):
+    console = Console(file=io.StringIO(), width=1000)
+    run(Telling(CONFIG), CONFIG, tmp_path, console=console)
+    assert re.search(r"examples_per_s \S+ +loader_images_per_s 7", console.file.getvalue())
     assert [line.get("loader_images_per_s") for line in read_log(tmp_path / LOG)] == [7, None, 7, None, 7, 7, None]
 
 

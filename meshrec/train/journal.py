@@ -159,7 +159,7 @@ class Terminal:
 
 
 def _is_of_interest(name: str) -> bool:
-    return not name.endswith(("/learning_rate", "/gradient_norm", "_per_s"))
+    return not name.endswith(("/learning_rate", "/gradient_norm"))
 
 
 class TensorBoard:
