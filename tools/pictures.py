@@ -1,4 +1,4 @@
-"""The pictures of the README: the demonstration's results, and the shipped body in several shapes and poses."""
+"""The pictures of the README: the demonstration's results, the shipped body in shapes and poses, synthetic people."""
 
 import json
 import math
@@ -28,6 +28,9 @@ HEIGHT_PX = 360
 STUDIO = Studio(width_px=260, height_px=HEIGHT_PX)
 SEED = 7
 SAMPLE_TEMPERATURE = 0.8
+MADE_UP = 16
+PAGE_PX = 1600
+"""Width of a picture that fills a page."""
 
 
 def demo_row(folder: Path) -> UInt8[np.ndarray, "H W 3"]:
@@ -82,16 +85,28 @@ def lifted(photo: Path) -> UInt8[np.ndarray, "H W 3"]:
         return np.array(Image.open(Path(folder) / f"{photo.stem}_person0.png").convert("RGB"))
 
 
+def made_up() -> UInt8[np.ndarray, "H W 3"]:
+    """The first people of the benchmark, with their joints and those that a detector is said to have found."""
+    with TemporaryDirectory() as folder:
+        words = ["synthesize", "--benchmark", "-n", str(MADE_UP), "--sheet", str(MADE_UP), "-o", f"{folder}/made"]
+        if code := meshrec(words):
+            raise SystemExit(code)
+        sheet = np.array(Image.open(Path(folder) / "made" / "sheet.png").convert("RGB"))
+    size = (PAGE_PX, round(len(sheet) * PAGE_PX / sheet.shape[1]))
+    return cv2.resize(sheet, size, interpolation=cv2.INTER_AREA)
+
+
 def write_jpeg(path: Path, pixels: UInt8[np.ndarray, "H W 3"]) -> Path:
     """A JPEG for a page."""
     return write_whole(path, lambda neighbour: Image.fromarray(pixels).save(neighbour, format="JPEG", quality=85))
 
 
 def main(demo: tyro.conf.Positional[Path], /, output: Annotated[Path, tyro.conf.arg(aliases=["-o"])]) -> None:
-    """Write demo.jpg and lift.jpg from the folder that `make demo` filled, and bodies.jpg."""
+    """Write demo.jpg and lift.jpg from the folder that `make demo` filled, bodies.jpg and synthetic.jpg."""
     model = load_body_model()
     write_jpeg(output / "demo.jpg", demo_row(demo))
     write_jpeg(output / "lift.jpg", lifted(demo / "photos" / "walker.png"))
+    write_jpeg(output / "synthetic.jpg", made_up())
     rows = [row_of(shapes(model), model, 0.0), row_of(shapes(model), model, math.pi / 2)]
     write_jpeg(output / "bodies.jpg", np.concatenate([*rows, row_of(samples(model), model, math.radians(-30))]))
 
