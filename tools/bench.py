@@ -15,7 +15,7 @@ from functools import partial
 
 import torch
 import tyro
-from benchmarks import bodies, errors, fits, lift, loader, mesh, photographs, pictures, priors
+from benchmarks import bodies, errors, fits, lift, loader, mesh, photographs, pictures, priors, synthetic
 from benchmarks.clock import Figure
 from rich.console import Console
 from rich.table import Table
@@ -78,6 +78,7 @@ CASES = {
     "mesh.onnx": Case(mesh.onnx, ratio=1),
     "render.224": Case(pictures.against_numpy, most=2),
     "render.224.trimesh": Case(pictures.against_trimesh, most=2),
+    "synthetic.people": Case(synthetic.people, least=60),
     "recover.photo_warm": Case(photographs.photo_warm, most=1.5),
     "recover.detect": Case(photographs.detect),
     "recover.fit": Case(photographs.fit),
