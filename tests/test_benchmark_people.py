@@ -31,15 +31,7 @@ from meshrec.synthetic_folders import Wanted, make_benchmark
 COUNT = 18
 """One for each place of each half."""
 
-
-@pytest.fixture(scope="module", autouse=True)
-def small_pictures():
-    """Pictures of a quarter of the size that people get: they are drawn faster."""
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("meshrec.data.record_writer.PICTURE_PX", "meshrec.data.synthetic.stored.PICTURE_PX"):
-            patch.setattr(name, 96)
-        patch.setattr("meshrec.data.synthetic.stored.DRAWN_PX", 98)
-        yield
+pytestmark = pytest.mark.usefixtures("small_pictures")
 
 
 @pytest.fixture(scope="module")
