@@ -75,9 +75,9 @@ def command(
     and 2D joints are as a detector would find them. The same seed gives the same photographs, and a larger number
     gives the same ones first; what was interrupted goes on.
 
-    `--benchmark` makes 1,000 people that are the same everywhere, half of the prior's poses and half key poses, 400 of them
-    wholly in view and the others at stated levels of occlusion and truncation; `meshrec evaluate --branch fit,mesh --data
-    DIR` compares branches on them. With `--poses` it is as many people in those poses.
+    `--benchmark` makes 1,000 people that are the same everywhere, half of the prior's poses and half key poses, 400 of
+    them wholly in view and the others at stated levels of occlusion and truncation; `meshrec evaluate --branch fit,lift
+    --data DIR` compares branches on them. With `--poses` it is as many people in those poses.
 
     Args:
         output: Folder for what is made.
