@@ -26,7 +26,7 @@ from meshrec.models.torch_file import TorchFile
 from meshrec.tensor_files import write_tensors
 
 SIZE = 64
-OFFICIAL = MeshNetConfig("hrnet_w18", offsets=False, root="camera")
+OFFICIAL = MeshNetConfig("hrnet_w18", base="nothing", root="camera")
 
 
 def random(*shape, seed=0):

@@ -96,7 +96,7 @@ def test_each_part_has_a_linear_map_of_its_own():
 
 
 def head(**options) -> PartAttentionHead:
-    made = PartAttentionHead(7, **({"shape_attention": "same", "offsets": False} | options)).double().eval()
+    made = PartAttentionHead(7, **({"shape_attention": "same", "base": "nothing"} | options)).double().eval()
     generator = torch.Generator().manual_seed(3)
     for parameter in made.parameters():
         nn.init.normal_(parameter, std=0.3, generator=generator)
@@ -196,7 +196,7 @@ def test_a_start_is_a_function_of_the_generator():
 
 def test_published_networks_have_no_mean_parameters():
     with torch.device("meta"):
-        ours, official = (MeshRegressor(MeshNetConfig("hrnet_w18", offsets=offsets)) for offsets in (True, False))
+        ours, official = (MeshRegressor(MeshNetConfig("hrnet_w18", base=base)) for base in ("mean", "nothing"))
     means = {"head.init_pose", "head.init_shape", "head.init_cam"}
     assert ours.state_dict().keys() - official.state_dict().keys() == means
 

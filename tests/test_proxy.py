@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn.functional import interpolate
 
-from meshrec.models.proxy import JOINT, edges, heatmaps, mirrored_proxy, outlines, proxy
+from meshrec.models.proxy import JOINT, edges, heatmaps, mirrored_proxy, outlines, proxy, read_heatmaps
 from meshrec.skeletons import COCO17
 
 BATCHES = [(), (1,), (3,), (2, 3)]
@@ -62,6 +62,20 @@ def test_a_map_is_as_high_as_the_joint_is_sure():
     maps = heatmaps(unknown, confidence.index_fill(0, torch.tensor([3]), 0.0), SIZE)
     assert maps.isfinite().all() and (maps[3] == 0).all() and (maps[4] > 0).any()
     assert (heatmaps(points + 1e6, confidence, SIZE) == 0).all()
+
+
+def test_points_are_read_back_from_their_maps():
+    random = torch.Generator().manual_seed(4)
+    points, confidence = 8 + 48 * torch.rand(5, 17, 2, generator=random), torch.rand(5, 17, generator=random)
+    confidence[0, 3] = 0.0
+    read, sure = read_heatmaps(heatmaps(points, confidence, 64))
+    torch.testing.assert_close(sure, confidence, atol=1e-4, rtol=0)
+    assert not read[0, 3].any(), "an empty map"
+    found = confidence > 0
+    torch.testing.assert_close(read[found], points[found], atol=1e-3, rtol=0)
+    at_border = torch.full_like(points, 0.0)
+    read, sure = read_heatmaps(heatmaps(at_border, torch.ones_like(confidence), 64))
+    assert (read > 0).all() and (read < 1.5).all() and (sure < 0.5).all()
 
 
 @pytest.mark.parametrize("batch", BATCHES)

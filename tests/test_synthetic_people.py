@@ -136,6 +136,34 @@ def test_shares_together_are_the_global_batch():
         assert same(shared.take(2, part), whole[part])
 
 
+def test_people_come_back_among_others(monkeypatch):
+    monkeypatch.setattr("meshrec.data.synthetic.people.ROUND", 3)
+
+    def repeating(ahead: int) -> SyntheticLoader:
+        return SyntheticLoader(CONFIG, MODEL, CROP_PX, AUGMENT, 3, 2, ahead, drawn=False, repeats=2)
+
+    one, plain, rows = repeating(1), loader(ahead=0), slice(0, 6)
+    batches = [one.take(step, rows) for step in range(9)]
+    for chunk in (slice(0, 3), slice(3, 6)):
+        found = [tuple(batch.points[chunk].flatten().tolist()) for batch in batches[:6]]
+        assert sorted(found.count(each) for each in set(found)) == [2, 2, 2]
+        assert (
+            set(found[:3])
+            == set(found[3:])
+            == {tuple(plain.take(s, rows).points[chunk].flatten().tolist()) for s in range(3)}
+        )
+    assert not any(same(early, late) for early in batches[:3] for late in batches[3:6])
+    assert same(batches[6], replace(plain.take(3, rows), pixels=torch.zeros(6, 3, CROP_PX, CROP_PX, dtype=torch.uint8)))
+    assert len(one.begun) <= 2 * 2 * 3
+    assert same(repeating(0).take(5, slice(1, 4)), batches[5][1:4]), "work resumes at any step, and in any share"
+
+
+def test_people_who_are_not_drawn_are_the_same_but_black():
+    drawn, black = (people_of_scenes(SCENES, MAKER, CROP_PX, [DRAWN] * len(SCENES), each) for each in (True, False))
+    assert not black.pixels.any() and drawn.pixels.any()
+    assert same(replace(drawn, pixels=black.pixels), black)
+
+
 def threads() -> int:
     return sum(thread.name.startswith("synthetic") for thread in threading.enumerate())
 

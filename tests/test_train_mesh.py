@@ -36,6 +36,7 @@ from meshrec.data.records import Records, Truth, open_records
 from meshrec.data.synthetic import people as synthetic_people
 from meshrec.data.synthetic.scene import Synthesizer
 from meshrec.errors import MeshrecError
+from meshrec.models.mesh_file import read_regressor, write_regressor
 from meshrec.models.part_attention import Regressed
 from meshrec.models.proxy import heatmaps
 from meshrec.models.regressor import CHANNELS, MeshNetConfig, MeshRegressor
@@ -274,9 +275,14 @@ def synthetic(sets: Path, **changes: Any) -> MeshRun:
     return config_of(sets, **plain | {"network": PROXY} | changes)
 
 
-def test_synthetic_people_are_the_same_wherever_a_run_stops(sets, tmp_path):
+BLIND = replace(PROXY, backbone="none", base="joints")
+
+
+@pytest.mark.parametrize("changes", [{}, {"network": BLIND, "synthetic_repeats": 2}], ids=["drawn", "by joints"])
+def test_synthetic_people_are_the_same_wherever_a_run_stops(changes, sets, tmp_path, monkeypatch):
+    monkeypatch.setattr("meshrec.data.synthetic.people.ROUND", 2)
     adam = OptimizerConfig("adamw", learning_rate=1e-3)
-    config = synthetic(sets, loop=loop(optimizer=adam, steps=4, validate_every=2, log_every=1))
+    config = synthetic(sets, **changes, loop=loop(optimizer=adam, steps=4, validate_every=2, log_every=1))
     train(tmp_path / "whole", config)
     train(tmp_path / "halves", replace(config, workers=2, loop=replace(config.loop, steps=2)))
     train(tmp_path / "halves", config)
@@ -570,7 +576,7 @@ def test_weights_to_start_from_are_of_the_same_network(monkeypatch):
     with torch.device("meta"):
         given = MeshRegressor(SMALL)
     monkeypatch.setattr(mesh_start, "open_regressor", lambda path: given)
-    changes = {"backbone": "resnet50", "shape_attention": "downsampled", "offsets": False, "root": "sight"}
+    changes = {"backbone": "resnet50", "shape_attention": "downsampled", "base": "nothing", "root": "sight"}
     for name, value in changes.items():
         with pytest.raises(MeshrecError, match=rf"whose {name} is .*; network\.{name} is {value}"):
             started(replace(SMALL, **{name: value}), Path("start.ckpt"), "regressor", 0)
@@ -594,9 +600,26 @@ def test_a_backbone_alone_is_a_start(tmp_path):
     assert torch.equal(network.head.state_dict()["cam_mlp.weight"], plain.head.state_dict()["cam_mlp.weight"])
 
 
+def test_a_guess_alone_is_a_start(tmp_path):
+    blind, seeing = (MeshRegressor(replace(BLIND, backbone=name)) for name in ("none", "hrnet_w18_small"))
+    write_regressor(tmp_path / "guess.safetensors", blind)
+    network = started(seeing.config, tmp_path / "guess.safetensors", "guess", 0)
+    given = read_regressor(tmp_path / "guess.safetensors").guess
+    assert all(torch.equal(tensor, network.guess.state_dict()[name]) for name, tensor in given.state_dict().items())
+    assert all(parameter.requires_grad for parameter in network.parameters())
+    with pytest.raises(MeshrecError, match=r"start_is is guess, .* network\.base is another"):
+        started(PROXY, tmp_path / "guess.safetensors", "guess", 0)
+    write_regressor(tmp_path / "other.safetensors", MeshRegressor(PROXY))
+    with pytest.raises(MeshrecError, match=r"that of .*other\.safetensors is another"):
+        started(seeing.config, tmp_path / "other.safetensors", "guess", 0)
+    with pytest.raises(MeshrecError, match="has no backbone"):
+        started(BLIND, tmp_path / "other.safetensors", "backbone", 0)
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
+        ({"synthetic_repeats": 0}, "synthetic_repeats is 0"),
         ({"synthetic_share": 1.1}, r"synthetic_share is 1\.1"),
         ({"workers": 0}, "workers is 0"),
         ({"loop": LoopConfig(batch=4, accumulate=4)}, "batch norms need 2 examples"),

@@ -12,7 +12,7 @@ from timm.models.hrnet import HighResolutionNetFeatures, cfg_cls
 from timm.models.resnet import Bottleneck, ResNet
 from torch import Tensor, nn
 
-BackboneName = Literal["hrnet_w18", "hrnet_w32", "hrnet_w48", "resnet50"]
+BackboneName = Literal["hrnet_w18_small", "hrnet_w18", "hrnet_w32", "hrnet_w48", "resnet50"]
 
 REDUCTION = 4
 """Pixels of the picture to one of the features, along each axis."""

@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from meshrec.errors import MeshrecError
 from meshrec.models.backbones import BackboneName
 from meshrec.models.network_tensors import first_mismatch, put_checked, refused
 from meshrec.models.regressor import Input, MeshNetConfig, MeshRegressor
@@ -76,7 +77,7 @@ def read_official(path: Path) -> MeshRegressor:
     prefix = NETWORK if any(name.startswith(NETWORK) for name in file.layout) else ""
     used = (name for name in file.layout if not _explains(UNUSED_OFFICIAL, name if prefix else NETWORK + name))
     found = {name.removeprefix(prefix): name for name in used}
-    config = MeshNetConfig(backbone=_hrnet(path, file.layout, prefix), offsets=False, root="camera")
+    config = MeshNetConfig(backbone=_hrnet(path, file.layout, prefix), base="nothing", root="camera")
     with torch.device("meta"):
         network = MeshRegressor(config)
     if mismatch := first_mismatch({ours: file.layout[name] for ours, name in found.items()}, network.state_dict()):
@@ -91,6 +92,8 @@ def load_backbone(network: MeshRegressor, path: Path) -> BackboneLoad:
 
     Where the network sees proxies and the file's sees colours, the first layer stays as it was.
     """
+    if network.backbone is None:
+        raise MeshrecError(f"{path} cannot be loaded: the network has no backbone. Choose one with --network.backbone.")
     file = _Weights(path)
     wanted = network.backbone.state_dict()
     prefix = next((wrapping for wrapping in WRAPPINGS if wrapping + FIRST in file.layout), "")

@@ -19,6 +19,7 @@ from meshrec.skeletons import SMPL24
 from meshrec.types import Batched
 
 ShapeAttention = Literal["same", "downsampled"]
+Base = Literal["nothing", "mean", "joints"]
 
 PARTS = len(SMPL24)
 BETAS = 10
@@ -28,6 +29,8 @@ SHAPE_WIDTH = 64
 """Channels of the features that shape and camera come from."""
 SIXD = 6
 WEAK = 3
+SIZES = (PARTS * SIXD, BETAS, WEAK)
+"""Of what a network answers with, one after another."""
 START = (0.9, 0.0, 0.0)
 """Scale and translation that a new network begins at: a person who stands upright fills the crop."""
 
@@ -72,17 +75,17 @@ class PartAttentionHead(nn.Module):
     """Two branches of features, one of which says where each part is and so pools the other.
 
     The layers on maps compute in the type of their weights; what is pooled, and all after it, in single precision at
-    least. With `offsets` the answers are added to mean parameters, as iterative regressors do.
+    least. Answers are added to a body that stands upright, or to a guess, as iterative regressors do; or to nothing.
     """
 
     init_pose: Tensor
     init_shape: Tensor
     init_cam: Tensor
 
-    def __init__(self, features: int, shape_attention: ShapeAttention, offsets: bool) -> None:
+    def __init__(self, features: int, shape_attention: ShapeAttention, base: Base) -> None:
         super().__init__()
         self.shape_attention = shape_attention
-        self.offsets = offsets
+        self.base = base
         self.keypoint_deconv_layers = _branch(features)
         self.smpl_deconv_layers = _branch(features)
         self.keypoint_final_layer = nn.Conv2d(WIDTH, 1 + PARTS, 1)
@@ -90,13 +93,12 @@ class PartAttentionHead(nn.Module):
         self.pose_mlp = PartLinear(WIDTH, SIXD)
         self.shape_mlp = nn.Linear(SHAPE_WIDTH * PARTS, BETAS)
         self.cam_mlp = nn.Linear(SHAPE_WIDTH * PARTS, WEAK)
-        if offsets:
-            self.register_buffer("init_pose", sixd_from_rotations(_upright()).reshape(1, -1))
-            self.register_buffer("init_shape", torch.zeros(1, BETAS))
-            self.register_buffer("init_cam", torch.tensor(START)[None])
+        if base == "mean":
+            for name, part in zip(("init_pose", "init_shape", "init_cam"), upright().split(SIZES), strict=True):
+                self.register_buffer(name, part[None])
 
-    def forward(self, x: Float[Tensor, "N F h w"]) -> Regressed:
-        """Part maps, pooled features, parameters."""
+    def forward(self, x: Float[Tensor, "N F h w"], guess: Float[Tensor, "N 157"] | None = None) -> Regressed:
+        """Part maps, pooled features, parameters; a head whose base is the joints' takes their guess."""
         logits = self.keypoint_final_layer(self.keypoint_deconv_layers(x))
         body = self.smpl_deconv_layers(x)
         shape = self.smpl_final_layer(body)
@@ -105,10 +107,15 @@ class PartAttentionHead(nn.Module):
             parts = logits[:, 1:]
             sixd = self.pose_mlp(pooled(body, parts)).flatten(1)
             described = self._pooled_shape(shape, parts).flatten(1)
-            betas, weak = self.shape_mlp(described), self.cam_mlp(described)
-            if self.offsets:
-                sixd, betas, weak = self.init_pose + sixd, self.init_shape + betas, self.init_cam + weak
-            return Regressed(rotations_from_sixd(sixd.unflatten(1, (PARTS, SIXD))), betas, weak, logits)
+            numbers = torch.cat([sixd, self.shape_mlp(described), self.cam_mlp(described)], dim=1)
+            return regressed(numbers if (base := self._base(guess)) is None else base + numbers, logits)
+
+    def _base(self, guess: Float[Tensor, "N 157"] | None) -> Float[Tensor, "#N 157"] | None:
+        """What the answers are added to."""
+        assert (guess is not None) == (self.base == "joints")
+        if self.base == "mean":
+            return torch.cat([self.init_pose, self.init_shape, self.init_cam], dim=1)
+        return guess
 
     def _pooled_shape(
         self, features: Float[Tensor, "N C h w"], parts: Float[Tensor, "N 24 h w"]
@@ -117,6 +124,19 @@ class PartAttentionHead(nn.Module):
         if self.shape_attention == "same":
             return pooled(features, parts)
         return pooled(avg_pool2d(features, 2), avg_pool2d(parts, 2))
+
+
+def regressed(numbers: Float[Tensor, "N 157"], part_logits: Float[Tensor, "N 25 h w"]) -> Regressed:
+    """An answer of 24 rotations, by two columns each, of shape and camera."""
+    sixd, betas, weak = numbers.split(SIZES, dim=1)
+    return Regressed(rotations_from_sixd(sixd.unflatten(1, (PARTS, SIXD))), betas, weak, part_logits)
+
+
+def upright() -> Float[Tensor, "157"]:
+    """The mean shape in the rest pose, upright and facing a camera that it fills the crop of."""
+    root, below = camera_from_body_axes()[None], torch.eye(3).expand(PARTS - 1, 3, 3)
+    sixd = sixd_from_rotations(torch.cat([root, below]))
+    return torch.cat([sixd.flatten(), torch.zeros(BETAS), torch.tensor(START)])
 
 
 def spatial_softmax(logits: Float[Tensor, "*batch P h w"]) -> Float[Tensor, "*batch P h w"]:
@@ -145,12 +165,6 @@ def _branch(features: int) -> nn.Sequential:
     for before, after in pairwise(widths):
         layers += [nn.Conv2d(before, after, 3, padding=1, bias=False), nn.BatchNorm2d(after), nn.ReLU(inplace=True)]
     return nn.Sequential(*layers)
-
-
-def _upright() -> Float[Tensor, "24 3 3"]:
-    """The rest pose, upright and facing the camera."""
-    root, below = camera_from_body_axes()[None], torch.eye(3).expand(PARTS - 1, 3, 3)
-    return torch.cat([root, below])
 
 
 def _single_at_least(x: Tensor) -> Tensor:

@@ -66,6 +66,21 @@ def heatmaps(
     return _bumps(points, confidence, crop_px)
 
 
+def read_heatmaps(
+    maps: Float[Tensor, "*batch 17 S S"],
+) -> tuple[Float[Tensor, "*batch 17 2"], Float[Tensor, "*batch 17"]]:
+    """The points, in pixels of the crop, and confidences that `heatmaps` made maps of; both 0 where a map is empty.
+
+    A point near the border, whose map is cut off there, is told a little farther inside, and less surely.
+    """
+    maps = maps.to(torch.promote_types(maps.dtype, torch.float32))
+    crop_px = maps.shape[-1]
+    middles = torch.arange(crop_px, dtype=maps.dtype, device=maps.device) + 0.5
+    whole = maps.sum((-2, -1))
+    moments = torch.stack([maps.sum(-2) @ middles, maps.sum(-1) @ middles], dim=-1)
+    return moments / whole[..., None].clamp_min(LEAST), whole / (2 * math.pi * (JOINT * crop_px) ** 2)
+
+
 def edges(pixels: UInt8[Tensor, "*batch 3 S S"]) -> Float[Tensor, "*batch S S"]:
     """How surely an outline runs through each pixel of an RGB picture, 0 to 1."""
     return outlines(pixels / BRIGHTEST)

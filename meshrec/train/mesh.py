@@ -33,7 +33,7 @@ from meshrec.train.descent import Phase
 from meshrec.train.mesh_lesson import Bodies, Lesson, into_sight, lesson_of, turned_whole
 from meshrec.train.mesh_losses import MeshCriterion, MeshLosses
 from meshrec.train.mesh_people import UNSEEN_SEED, Crowd, Sighted, Unseen, fingerprint_of, mixture_of
-from meshrec.train.mesh_start import bodies_of, started
+from meshrec.train.mesh_start import StartIs, bodies_of, started
 from meshrec.train.processes import Share
 from meshrec.train.training import LoopConfig
 from meshrec.types import BodyParams
@@ -59,6 +59,8 @@ class MeshRun:
     """How much of each batch is synthetic people instead; 1: all, and there is no `data`."""
     synthetic: SyntheticConfig = field(default_factory=SyntheticConfig)
     """Who these are, and how they are taken."""
+    synthetic_repeats: int = 1
+    """Each of them is learned from in so many steps, found with other errors each time: so much less is drawn."""
     errors: DetectorErrors = field(default_factory=DetectorErrors)
     """How the detector errs that finds the joints of synthetic people; those of records count as found."""
     validation: tuple[Path, ...] = ()
@@ -70,8 +72,9 @@ class MeshRun:
     network: MeshNetConfig = field(default_factory=MeshNetConfig)
     start: Path | None = None
     """Weights to start from."""
-    start_is: Literal["regressor", "backbone"] = "regressor"
-    """Whether they are a whole regressor's (of a run, or a published checkpoint), or a backbone's alone."""
+    start_is: StartIs = "regressor"
+    """Whether they are a whole regressor's (of a run, or a published checkpoint), a backbone's alone, or a regressor's
+    of which only the guess by its joints is taken."""
     norms: Literal["batch", "frozen"] = "batch"
     """Batch norms take the means of each process's part of the batch, or keep those that they started with."""
     losses: MeshLosses = field(default_factory=MeshLosses)
@@ -92,7 +95,7 @@ class MeshRun:
 
     def __post_init__(self) -> None:
         require_positive(self, "workers")
-        require_range(self, synthetic_share=(0, 1), validation_synthetic=(0, 1_000_000))
+        require_range(self, synthetic_repeats=(1, 1000), synthetic_share=(0, 1), validation_synthetic=(0, 1_000_000))
         if self.norms == "batch" and self.loop.batch < 2 * self.loop.accumulate:
             raise ValueError(f"loop.batch is {self.loop.batch}; batch norms need 2 examples in each part at least")
 
@@ -268,12 +271,14 @@ def _synthetic(config: MeshRun, device: torch.device) -> tuple[SyntheticLoader |
         return None, None
     body, poses = load_body_model(config.body), poses_of(config.synthetic)
 
-    def loader(augment: AugmentConfig | None, seed: int, ahead: int) -> SyntheticLoader:
-        workers, crop_px = config.workers, config.network.crop_px
-        return SyntheticLoader(config.synthetic, body, crop_px, augment, seed, workers, ahead, poses, device)
+    def loader(augment: AugmentConfig | None, seed: int, ahead: int, repeats: int) -> SyntheticLoader:
+        workers, crop_px, drawn = config.workers, config.network.crop_px, config.network.backbone != "none"
+        return SyntheticLoader(
+            config.synthetic, body, crop_px, augment, seed, workers, ahead, poses, device, drawn=drawn, repeats=repeats
+        )
 
-    made = loader(config.augment, config.loop.seed, AHEAD) if config.synthetic_share else None
-    return made, loader(None, UNSEEN_SEED, 0) if config.validation_synthetic else None
+    made = loader(config.augment, config.loop.seed, AHEAD, config.synthetic_repeats) if config.synthetic_share else None
+    return made, loader(None, UNSEEN_SEED, 0, 1) if config.validation_synthetic else None
 
 
 def _refuse_nobody(config: MeshRun) -> None:

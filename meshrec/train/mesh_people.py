@@ -109,10 +109,16 @@ class Crowd:
         """A `share` of each batch is synthetic, 0 where there is no such loader and 1 where there are no records."""
         self.records, self.synthetic, self.share = records, synthetic, share
         self.errors, self.seed, self.device = errors, seed, device
-        self._speed = 0.0
+        self._first_s = 0.0
 
     def take(self, step: int, rows: slice) -> Sighted:
         """The places `rows` of the global batch of a step."""
+        start = time.perf_counter()
+        sighted = self._taken(step, rows)
+        self._first_s = self._first_s or time.perf_counter() - start
+        return sighted
+
+    def _taken(self, step: int, rows: slice) -> Sighted:
         made = slice(self._made(rows.start), self._made(rows.stop))
         known = slice(rows.start - made.start, rows.stop - made.stop)
         groups: list[Sighted] = []
@@ -141,11 +147,8 @@ class Crowd:
         return shares | {name: (1 - made) * share for name, share in realised.items()}
 
     def alone_per_s(self, batch: int) -> float:
-        """People a second while nothing else is done, measured once."""
-        if not self._speed:
-            start = time.perf_counter()
-            self._speed = len(self.take(0, slice(0, batch))) / (time.perf_counter() - start)
-        return self._speed
+        """People of such batches a second while nothing else is done: as fast as the first came."""
+        return batch / self._first_s
 
     def told(self, dataset: int, row: int) -> str:
         """Where a person is to be found."""

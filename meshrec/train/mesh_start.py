@@ -15,24 +15,27 @@ from meshrec.models.checkpoint import load_backbone
 from meshrec.models.mesh_file import open_regressor
 from meshrec.models.regressor import MeshNetConfig, MeshRegressor
 
-StartIs = Literal["regressor", "backbone"]
+StartIs = Literal["regressor", "backbone", "guess"]
 
 
 def started(config: MeshNetConfig, start: Path | None, start_is: StartIs, seed: int) -> MeshRegressor:
     """The regressor at its start: random, but for the weights that it is given."""
     generator = torch.Generator().manual_seed(seed)
+    if start_is != "regressor" and start is None:
+        raise MeshrecError(
+            f"start_is is {start_is}, and no weights are given. Name a {start_is}'s with --start FILE, or begin at "
+            f"random ones with --start-is regressor."
+        )
     if start_is == "backbone":
-        if start is None:
-            raise MeshrecError(
-                "start_is is backbone, and no weights are given. Name a backbone's with --start FILE, or begin at "
-                "random ones with --start-is regressor."
-            )
+        assert start is not None
         network = MeshRegressor(config, generator)
         load_backbone(network, start)
         return network
     if start is None:
         return MeshRegressor(config, generator)
     given = open_regressor(start)
+    if start_is == "guess":
+        return _with_guess(MeshRegressor(config, generator), given, start)
     wanted, found = (asdict(replace(each, crop_px=COARSEST)) for each in (config, given.config))
     for name, value in wanted.items():
         if found[name] != value:
@@ -42,6 +45,18 @@ def started(config: MeshNetConfig, start: Path | None, start_is: StartIs, seed: 
             )
     given.config = config
     return given.requires_grad_(True)
+
+
+def _with_guess(network: MeshRegressor, given: MeshRegressor, path: Path) -> MeshRegressor:
+    """A network that guesses by the joints as another one does."""
+    if network.guess is None or given.guess is None:
+        lacks = "network.base" if network.guess is None else f"that of {path}"
+        raise MeshrecError(
+            f"start_is is guess, which only networks have whose base is joints, and {lacks} is another. Set "
+            f"network.base to joints, and name the weights of a network of that base with --start FILE."
+        )
+    network.guess.load_state_dict(given.guess.state_dict())
+    return network
 
 
 def bodies_of(name: str, gendered: bool) -> dict[Gender, BodyModel]:

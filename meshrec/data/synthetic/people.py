@@ -35,6 +35,9 @@ NEAREST_M = 0.2
 CHUNK = 8
 """Places of a batch that are made at once: the same ones always, so that nothing depends on who asks for which."""
 
+ROUND = 64
+"""Steps, where everybody is seen more than once."""
+
 FLESH = 1.2
 SKIN_M = 0.03
 """A joint behind more of its own body than `FLESH` times the flesh about it, and `SKIN_M`, is hidden by the body."""
@@ -83,9 +86,16 @@ def seen(scenes: Sequence[Scene], joints_m: Float[Tensor, "n 58 3"], surface: Su
 
 @torch.no_grad()
 def people_of_scenes(
-    scenes: Sequence[Scene], synthesizer: Synthesizer, crop_px: int, draws: Sequence[Draw] | None = None
+    scenes: Sequence[Scene],
+    synthesizer: Synthesizer,
+    crop_px: int,
+    draws: Sequence[Draw] | None = None,
+    drawn: bool = True,
 ) -> People:
-    """The people whom scenes are about, along one batch axis; the body is the neutral one."""
+    """The people whom scenes are about, along one batch axis; the body is the neutral one.
+
+    Where they are not `drawn`, their pictures are black.
+    """
     draws, model, surface = draws or [PLAIN] * len(scenes), synthesizer.model, synthesizer.surface
     params = stack([scene.params[0] for scene in scenes])
     joints_m = body_joints(model, params)
@@ -93,8 +103,11 @@ def people_of_scenes(
     camera = stack([replace(scene.camera, width_px=0, height_px=0, focal_source="given") for scene in scenes])
     square = stack([draw.square(square_of(box_of(scene))) for draw, scene in zip(draws, scenes, strict=True)])
     points, weight = square.into(project(joints_m, camera), crop_px), seen(scenes, joints_m, surface).weight
+    pixels = torch.zeros(len(scenes), 3, crop_px, crop_px, dtype=torch.uint8)
+    if drawn:
+        pixels = _augmented(pictures(scenes, square, crop_px, surface), points, weight, draws)
     people = People(
-        pixels=_augmented(pictures(scenes, square, crop_px, surface), points, weight, draws),
+        pixels=pixels,
         square=square,
         flipped=torch.zeros(len(scenes), dtype=torch.bool),
         points=points,
@@ -171,37 +184,64 @@ class SyntheticLoader:
         ahead: int = 2,
         poses: PoseSource | None = None,
         device: torch.device | str = "cpu",
+        *,
+        drawn: bool = True,
+        repeats: int = 1,
     ) -> None:
-        """Pictures are drawn on `device`; where other poses than the configuration's are wanted, they are given."""
+        """Pictures are drawn on `device`; where other poses than the configuration's are wanted, they are given.
+
+        Everybody comes back in `repeats` steps, among others each time: what is made for `ROUND` steps does for
+        `repeats` times as many. Where people are not `drawn` their pictures are black.
+        """
         self.synthesizer = Synthesizer(config, model, poses, device)
+        self.drawn, self.repeats, self.round = drawn, repeats, ROUND if repeats > 1 else 1
         self.crop_px, self.augment, self.seed, self.ahead = crop_px, augment, seed, ahead
         self.threads = ThreadPoolExecutor(workers, "synthetic", initializer=torch.set_num_threads, initargs=(1,))
         weakref.finalize(self, self.threads.shutdown, wait=False, cancel_futures=True)
         self.begun: dict[tuple[int, int], Future[People]] = {}
 
     def take(self, step: int, rows: slice) -> People:
-        """The places `rows` of the global batch of a step; the same places of the next steps are begun."""
+        """The places `rows` of the global batch of a step; those that the next steps need are begun."""
         start, stop = rows.start or 0, rows.stop
         chunks = range(start // CHUNK, -(-stop // CHUNK))
-        wanted = [(one, chunk) for one in range(step, step + 1 + self.ahead) for chunk in chunks]
+        wanted = [(made, chunk) for made in self._needed(step) for chunk in chunks]
         for key in self.begun.keys() - set(wanted):
             self.begun.pop(key).cancel()
         for key in wanted:
             if key not in self.begun:
-                self.begun[key] = self.threads.submit(
-                    made, self.synthesizer, self.crop_px, self.augment, self.seed, *key
-                )
-        ready = [self.begun.pop((step, chunk)).result() for chunk in chunks]
+                self.begun[key] = self.threads.submit(self._made, *key)
+        ready = [self.begun[self._made_as(step, chunk), chunk].result() for chunk in chunks]
         first = chunks.start * CHUNK
         return joined(ready)[start - first : stop - first]
 
+    def _needed(self, step: int) -> range:
+        """For which steps people are made who are seen in this round, and in the next as far as it should be begun."""
+        rounds, place = divmod(step, self.repeats * self.round)
+        first = rounds * self.round
+        return range(first, first + self.round + min(place // self.repeats + self.ahead, self.round * self.ahead))
+
+    def _made_as(self, step: int, chunk: int) -> int:
+        """The step for which the people were made who are seen in a chunk of this one: chunks meet others each time."""
+        rounds, place = divmod(step, self.repeats * self.round)
+        time, place = divmod(place, self.round)
+        return rounds * self.round + (place + time * (2 * chunk + 1)) % self.round
+
+    def _made(self, step: int, chunk: int) -> People:
+        return made(self.synthesizer, self.crop_px, self.augment, self.seed, step, chunk, self.drawn)
+
 
 def made(
-    synthesizer: Synthesizer, crop_px: int, augment: AugmentConfig | None, seed: int, step: int, chunk: int
+    synthesizer: Synthesizer,
+    crop_px: int,
+    augment: AugmentConfig | None,
+    seed: int,
+    step: int,
+    chunk: int,
+    drawn: bool = True,
 ) -> People:
     """The people of one chunk of a step's global batch."""
     places = range(chunk * CHUNK, (chunk + 1) * CHUNK)
     scenes = synthesizer.scenes([generator_of(seed, "scene", step, place) for place in places])
     draws = [draw_of(augment, generator_of(seed, "augment", step, place)) if augment else PLAIN for place in places]
-    people = people_of_scenes(scenes, synthesizer, crop_px, draws)
+    people = people_of_scenes(scenes, synthesizer, crop_px, draws, drawn)
     return replace(people, row=torch.tensor(places))
