@@ -20,7 +20,7 @@ from torch import Tensor
 from meshrec.body import BodyModel, load_body_model
 from meshrec.branches.lift import LiftBranch
 from meshrec.branches.mesh import MeshConfig, Sight
-from meshrec.branches.registry import Branch, MeshChoice, Several, ask, build_branch, refined
+from meshrec.branches.registry import Branch, MeshChoice, Several, ask, build_branch, refined, usual_branch
 from meshrec.camera import project
 from meshrec.detect import Detector, build_detector
 from meshrec.errors import MeshrecError
@@ -284,7 +284,7 @@ def command(
     photos: tyro.conf.Positional[Annotated[tuple[str, ...], tyro.conf.arg(metavar="PHOTO...")]],
     /,
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"])] = Path("out"),
-    branch: str = "fit",
+    branch: str | None = None,
     body: str = "neutral",
     prior: str = DEFAULT_PRIOR,
     detector: Literal["mediapipe", "rcnn"] = "mediapipe",
@@ -304,15 +304,16 @@ def command(
     of a body that the photograph does not show are drawn in grey. A photograph that cannot be used is reported, and
     the rest goes on.
 
-    `--branch fit` fits a body to the keypoints. `--branch mesh` reads it from the picture with a network, whose file
-    `--mesh-weights` names; with `--refine` (or `--branch mesh+fit`) the fit goes on from there. `--branch lift` finds
-    17 joints alone, for a body height of 1.7 m: its pictures show skeletons, and there is no mesh (`meshrec lift` takes
-    other heights).
+    `--branch fit` fits a body to the keypoints. `--branch mesh` reads it from the picture and the keypoints with a
+    network, the one that ships or another whose file `--mesh-weights` names; with `--refine` (or `--branch mesh+fit`)
+    the fit goes on from there. `--branch lift` finds 17 joints alone, for a body height of 1.7 m: its pictures show
+    skeletons, and there is no mesh (`meshrec lift` takes other heights).
 
     Args:
         photos: Photographs, folders of them, or patterns.
         output: Folder for the results.
-        branch: How bodies are recovered: fit, mesh, mesh+fit, lift, or one that another package adds.
+        branch: How bodies are recovered: fit, mesh, mesh+fit, lift, or one that another package adds. By default
+            mesh+fit; fit where the body is not the shipped one, which the shipped network was taught.
         body: Body model: a name of `meshrec assets list`, or a .npz or .pkl file.
         prior: Pose prior: a name, a file, or "none".
         detector: How people are found.
@@ -326,7 +327,6 @@ def command(
         json: Print the results as JSON on standard output.
     """
     console = Console(stderr=True, width=None if sys.stderr.isatty() else PAGE_WIDTH)
-    branch = refined(branch) if refine else branch
     found = find_photos(photos)
     make_folder(output)
     model = load_body_model(body)
@@ -334,7 +334,9 @@ def command(
         console.print(f"[yellow]{escape(note)}[/yellow]", soft_wrap=True)
     detection = build_detector(detector, weights, keypoints, found.photos)
     choice = MeshChoice(mesh_weights, MeshConfig(precision=precision, flip=flip))
-    recoverer = Recoverer(detection, build_branch(branch, model, prior, choice), model, focal_px)
+    name = branch or usual_branch(model, choice)
+    asked = build_branch(refined(name) if refine else name, model, prior, choice)
+    recoverer = Recoverer(detection, asked, model, focal_px)
     outcomes: list[Outcome] = []
     try:
         for outcome in recover_all(recoverer, found.photos, output, console):

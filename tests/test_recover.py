@@ -407,7 +407,6 @@ def test_an_earlier_result_is_replaced(photo, lifter, tmp_path: Path) -> None:
         (["--prior", "nothing-such"], "nothing-such"),
         (["--focal-px", "-5"], "focal"),
         (["--weights", "missing.pth"], "missing.pth"),
-        (["--branch", "mesh"], "--mesh-weights"),
         (["--branch", "mesh", "--mesh-weights", "missing.safetensors"], "missing.safetensors"),
         (["--branch", "fit", "--mesh-weights", "some.safetensors"], "leave them"),
         (["--branch", "lift", "--refine"], "--refine"),

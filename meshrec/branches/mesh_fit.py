@@ -7,10 +7,24 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from meshrec.branches.fit import FitBranch
+from meshrec.branches.fit import FitBranch, FitConfig
 from meshrec.branches.mesh import MeshBranch, Sight, expanded
+from meshrec.objective import ObjectiveConfig
 from meshrec.photo import Photo
 from meshrec.types import Batched, Camera, Estimate, FitReport, Noun, Person, stack
+
+REFINING = FitConfig(
+    noise_share=0.02,
+    start_spread_rad=0.05,
+    start_root_spread_rad=0.02,
+    start_betas_spread=0.2,
+    objective=ObjectiveConfig(start_outlier=30.0, prior_weight=0.1),
+)
+"""Of a fit that goes on from what a network says of the same joints.
+
+The network knows already which poses there are, and how far a detector may be off: it is held to, and the prior counts
+little beside it.
+"""
 
 
 class MeshFitBranch:

@@ -3,15 +3,14 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
-from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-from meshrec.assets import REGRESSORS, data_directory, find_regressor
+from meshrec.assets import REGRESSORS, SHIPPED
 from meshrec.body import BodyModel
 from meshrec.branches.fit import FitBranch, FitConfig
 from meshrec.branches.lift import ASSUMED_HEIGHT_M, LiftBranch, LiftConfig
 from meshrec.branches.mesh import MeshBranch, MeshConfig, Sight
-from meshrec.branches.mesh_fit import MeshFitBranch
+from meshrec.branches.mesh_fit import REFINING, MeshFitBranch
 from meshrec.errors import MeshrecError
 from meshrec.models.lifter_file import open_lifter
 from meshrec.models.mesh_file import open_regressor
@@ -49,7 +48,7 @@ class MeshChoice:
     """Which network the mesh branch asks, and how."""
 
     weights: str | None = None
-    """By name or path: a file of ours, or an official checkpoint; None: the one that is named mesh."""
+    """By name or path: a file of ours, or an official checkpoint; None: the one that is named mesh, which ships."""
     config: MeshConfig = field(default_factory=MeshConfig)
 
 
@@ -64,7 +63,7 @@ BUILDERS: dict[str, Builder] = {
 MESH_BUILDERS: dict[str, Callable[[BodyModel, Prior | None, MeshChoice], Branch]] = {
     "mesh": lambda model, prior, choice: mesh_branch(model, choice),
     "mesh+fit": lambda model, prior, choice: MeshFitBranch(
-        mesh_branch(model, choice), FitBranch(model, prior, FitConfig())
+        mesh_branch(model, choice), FitBranch(model, prior, REFINING)
     ),
 }
 """The branches that need a network's weights."""
@@ -77,24 +76,20 @@ GROUP = "meshrec.branches"
 
 def mesh_branch(model: BodyModel, choice: MeshChoice) -> MeshBranch:
     """The branch with the network of a file."""
-    return MeshBranch(open_regressor(choice.weights or _own_weights()), model, choice.config)
-
-
-def _own_weights() -> Path:
-    """Those that need no name."""
-    try:
-        return find_regressor(REGRESSORS.prefix)
-    except MeshrecError as error:
-        raise MeshrecError(
-            "The branch mesh needs the weights of a network, and none ships: name them with --mesh-weights FILE, a "
-            f"best_*.safetensors of `meshrec train` or an official .ckpt, or keep them as "
-            f"{data_directory() / 'weights' / 'mesh.safetensors'}."
-        ) from error
+    return MeshBranch(open_regressor(choice.weights or REGRESSORS.prefix), model, choice.config)
 
 
 def branch_names() -> list[str]:
     """Every branch that can be built, meshrec's own first."""
     return [*BUILDERS, *MESH_BUILDERS, *(point.name for point in entry_points(group=GROUP))]
+
+
+def usual_branch(model: BodyModel, choice: MeshChoice) -> str:
+    """mesh+fit where a network is named, or the body is the shipped one, which the shipped network was taught; or fit.
+
+    Another body's betas mean other shapes, of which the shipped network knows nothing.
+    """
+    return "mesh+fit" if choice.weights or model.file.path.is_relative_to(SHIPPED) else "fit"
 
 
 def refined(name: str) -> str:

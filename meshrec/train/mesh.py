@@ -74,7 +74,7 @@ class MeshRun:
     """Weights to start from."""
     start_is: StartIs = "regressor"
     """Whether they are a whole regressor's (of a run, or a published checkpoint), a backbone's alone, or a regressor's
-    of which only the guess by its joints is taken."""
+    of which only the guess by its joints is taken, and stays as it is."""
     norms: Literal["batch", "frozen"] = "batch"
     """Batch norms take the means of each process's part of the batch, or keep those that they started with."""
     losses: MeshLosses = field(default_factory=MeshLosses)

@@ -48,7 +48,7 @@ def started(config: MeshNetConfig, start: Path | None, start_is: StartIs, seed: 
 
 
 def _with_guess(network: MeshRegressor, given: MeshRegressor, path: Path) -> MeshRegressor:
-    """A network that guesses by the joints as another one does."""
+    """A network that guesses by the joints as another one does; it learns to correct that guess, which stays."""
     if network.guess is None or given.guess is None:
         lacks = "network.base" if network.guess is None else f"that of {path}"
         raise MeshrecError(
@@ -56,6 +56,7 @@ def _with_guess(network: MeshRegressor, given: MeshRegressor, path: Path) -> Mes
             f"network.base to joints, and name the weights of a network of that base with --start FILE."
         )
     network.guess.load_state_dict(given.guess.state_dict())
+    network.guess.requires_grad_(False)
     return network
 
 
