@@ -445,6 +445,36 @@ def test_refining_trusts_the_network_where_a_detector_errs(model):
     assert turned["refining"] < 0.5 * turned["fit"] and turned["refining"] < 0.06
 
 
+def test_photographs_are_fitted_together_as_each_is_alone(model):
+    """Of other cameras, of other numbers of people, with and without 3D landmarks."""
+    params = people_of(4)
+    persons = persons_of(params, model)
+    landmarks_m = model.regressed(params, COCO17)
+    persons[2:] = [
+        replace(person, keypoints=replace(person.keypoints, landmarks_m=each))
+        for person, each in zip(persons[2:], landmarks_m[2:], strict=True)
+    ]
+    other = replace(CAMERA, width_px=700, focal_px=CAMERA.focal_px * 1.1)
+    people = (persons[:1], persons[1:2], persons[2:])
+    sights = [Sight(blank(), some, camera) for some, camera in zip(people, (CAMERA, other, CAMERA), strict=True)]
+    shaken = params.rotations @ roma.rotvec_to_rotmat(0.1 * torch.ones(4, 24, 3))
+    weak, fit = weak_of(params, persons, model), FitBranch(model, None, REFINING)
+
+    def branch(rows) -> MeshFitBranch:
+        return MeshFitBranch(
+            MeshBranch(Knowing(shaken[rows], weak[rows], params.betas[rows]), model, MeshConfig()), fit
+        )
+
+    together = branch(slice(None)).several(sights)
+    rows = (slice(0, 1), slice(1, 2), slice(2, 4))
+    for sight, estimate, row in zip(sights, together, rows, strict=True):
+        alone = branch(row)(sight.photo, sight.people, sight.camera)
+        torch.testing.assert_close(estimate.joints17_m, alone.joints17_m, atol=1e-3, rtol=0)
+        assert estimate.camera is not None and estimate.camera.width_px == sight.camera.width_px
+        assert (estimate.camera.focal_px == sight.camera.focal_px).all()
+        assert estimate.report is not None and estimate.report.iterations.min() > 0
+
+
 @pytest.mark.parametrize("seen", [(), ("nose", "left_eye", "right_eye", "left_ear", "right_ear")])
 def test_who_has_too_few_keypoints_is_not_fitted(model, seen):
     params = people_of(2)

@@ -25,6 +25,7 @@ from meshrec.config import read_config
 from meshrec.data.records import open_records
 from meshrec.files import write_text
 from meshrec.models.mesh_file import read_regressor, write_regressor
+from meshrec.models.regressor import MeshNetConfig
 from meshrec.prior_files import DEFAULT_PRIOR
 from meshrec.record_evaluation import TruthBodies, measured, protocol_of, roll_of
 from meshrec.record_report import RecordEvaluation
@@ -71,6 +72,11 @@ def scores(weights: Path, records: Path, people: int | None, console: Console) -
     return found
 
 
+def seen(network: MeshNetConfig) -> str:
+    """What a network looks at."""
+    return "a person's detected joints" if network.backbone == "none" else "a person's crop: edges and detected joints"
+
+
 def rounded(figures: dict[str, float]) -> dict[str, float]:
     """To what is worth telling."""
     return {name: round(value, 2) for name, value in figures.items()}
@@ -95,7 +101,7 @@ def card_of(publication: Publication, best: Path, weights: Path, console: Consol
     benchmarks = publication.benchmarks
     return {
         "name": publication.name,
-        "what": "a person's crop, as edges and detected joints, to SMPL's parameters; read by meshrec.models.mesh_file",
+        "what": f"{seen(config.network)}, to SMPL's parameters; meshrec.models.mesh_file reads it",
         "licence": "Apache-2.0",
         "acknowledgement": ACKNOWLEDGEMENT,
         "trained_on": "synthetic people alone: the shipped body, poses of the prior `flow`, of motion and of key poses",

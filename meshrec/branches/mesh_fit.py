@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import fields, replace
+from itertools import accumulate, groupby, pairwise
 
 import torch
 from jaxtyping import Bool
@@ -11,7 +12,8 @@ from meshrec.branches.fit import FitBranch, FitConfig
 from meshrec.branches.mesh import MeshBranch, Sight, expanded
 from meshrec.objective import ObjectiveConfig
 from meshrec.photo import Photo
-from meshrec.types import Batched, Camera, Estimate, FitReport, Noun, Person, stack
+from meshrec.skeletons import Skeleton
+from meshrec.types import Batched, Camera, Estimate, FitReport, Noun, Person, joined, stack
 
 REFINING = FitConfig(
     noise_share=0.02,
@@ -41,18 +43,46 @@ class MeshFitBranch:
 
     def several(self, sights: Sequence[Sight]) -> list[Estimate]:
         """The people of several photographs; one with too few keypoints stays as the network has it."""
-        return [self._refined(sight, read) for sight, read in zip(sights, self.mesh.several(sights), strict=True)]
+        pairs = zip(sights, self.mesh.several(sights), strict=True)
+        return [
+            estimate
+            for _, some in groupby(pairs, key=lambda pair: _kind(pair[0]))
+            for estimate in self._refined([*some])
+        ]
 
-    def _refined(self, sight: Sight, read: Estimate) -> Estimate:
-        keypoints = stack([person.keypoints for person in sight.people])
-        assert read.params is not None
-        fitted = self.fit.fit(keypoints, expanded(sight.camera, len(sight.people)), start=read.params)
+    def _refined(self, pairs: Sequence[tuple[Sight, Estimate]]) -> list[Estimate]:
+        """Everybody at once, whose keypoints are of one kind."""
+        keypoints = joined([stack([person.keypoints for person in sight.people]) for sight, _ in pairs])
+        camera = joined([_lens(expanded(sight.camera, len(sight.people))) for sight, _ in pairs])
+        start = joined([read.params for _, read in pairs if read.params is not None])
+        fitted = self.fit.fit(keypoints, camera, start=start)
+        enough = self.mesh.enough(keypoints.to(fitted.joints17_m.device))
+        ends = list(accumulate(len(sight.people) for sight, _ in pairs))
+        rows = [slice(*ends) for ends in pairwise([0, *ends])]
+        return [
+            self._chosen(read, replace(fitted[some], camera=read.camera), enough[some])
+            for (_, read), some in zip(pairs, rows, strict=True)
+        ]
+
+    def _chosen(self, read: Estimate, fitted: Estimate, enough: Bool[Tensor, "N"]) -> Estimate:
+        """The fit's answer where there is one, by enough keypoints; else the network's."""
         assert fitted.report is not None
-        better = fitted.report.solvable & self.mesh.enough(keypoints.to(fitted.joints17_m.device))
+        better = fitted.report.solvable & enough
         known = read.joints17_m.isfinite().all(dim=-1).all(dim=-1)
         kept = replace(read, report=_unfitted(fitted.report, known))
         sure = {"confidence": read.confidence, "seen": read.seen}
         return replace(_where(better, replace(fitted, **sure), kept), branch=self.name)
+
+
+def _kind(sight: Sight) -> tuple[Skeleton, bool]:
+    """What keypoints must have in common to be fitted together."""
+    keypoints = sight.people[0].keypoints
+    return keypoints.skeleton, keypoints.landmarks_m is None
+
+
+def _lens(camera: Camera) -> Camera:
+    """What a fit knows of a camera: neither the picture's size nor how its focal length was found."""
+    return replace(camera, width_px=0, height_px=0, focal_source="given")
 
 
 def _unfitted(report: FitReport, known: Bool[Tensor, "N"]) -> FitReport:
