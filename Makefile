@@ -3,7 +3,7 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 
-.PHONY: setup demo test bench lint clean
+.PHONY: setup demo test test-browser bench lint clean
 
 setup: .venv/ready
 
@@ -18,6 +18,11 @@ demo: setup
 
 test: setup
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+# Needs Chromium and its driver: apt-get install chromium chromium-driver
+test-browser: setup
+	$(BIN)/pip install -qq --editable ".[browser]"
+	$(BIN)/python -m pytest tests/browser/page_in_chromium.py
 
 bench: setup
 	$(BIN)/python tools/bench.py

@@ -9,6 +9,7 @@ VERBS = {
     "recover": ("meshrec.recover:command", "Photographs to bodies: a mesh, an overlay and a result.json per person"),
     "lift": ("meshrec.lift:command", "2D joints to 3D joints: keypoint files or photographs to 17 joints per person"),
     "evaluate": ("meshrec.evaluate:command", "How good a branch is, on people whose 3D is known"),
+    "compare": ("meshrec.compare:command", "Which branch to use: several on the same people, as one page"),
     "export": ("meshrec.export:command", "Results and pose files to OBJ, PLY or GLB meshes"),
     "export-onnx": ("meshrec.export_onnx:command", "A mesh network as an ONNX file, checked against PyTorch"),
     "train": (

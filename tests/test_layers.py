@@ -84,6 +84,7 @@ LAYERS = (
     ("synthetic_folders",),
     ("synthesize",),
     ("viewer",),
+    ("comparison", "comparison.*"),
     ("compare",),
     ("train", "train.*"),
     ("cli",),
