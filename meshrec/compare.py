@@ -19,7 +19,7 @@ from meshrec.body import BodyModel, load_body_model
 from meshrec.branches.mesh import MeshConfig
 from meshrec.branches.registry import MESH_BUILDERS, MeshChoice, build_branch
 from meshrec.comparison.assembly import comparison_of
-from meshrec.comparison.comparison import Comparison, Exhibit
+from meshrec.comparison.comparison import TRUTH, Comparison, Exhibit
 from meshrec.comparison.contestants import Contestant, contestant_of
 from meshrec.comparison.exhibits import exhibits_of
 from meshrec.comparison.measuring import measured
@@ -72,6 +72,7 @@ def open_people(data: Sequence[Path], frames: int | None, choice: PhotoChoice, c
     """Those of records, or those in photographs."""
     held = [holds_records(path) for path in data]
     if all(held):
+        _refuse_twice(data)
         return RecordPeople([open_records(path) for path in data], frames)
     if any(held):
         raise MeshrecError(
@@ -84,11 +85,23 @@ def open_people(data: Sequence[Path], frames: int | None, choice: PhotoChoice, c
         return PhotoPeople(found.photos, detector, frames, found.problems, advance)
 
 
+def _refuse_twice(folders: Sequence[Path]) -> None:
+    """Whoever counts twice makes intervals too narrow."""
+    places = [folder.resolve() for folder in folders]
+    if len(set(places)) < len(places):
+        again = next(folder for folder, place in zip(folders, places, strict=True) if places.count(place) > 1)
+        raise MeshrecError(f"--data names {again} twice: give each folder of records once.")
+
+
 def build_contestants(choice: Choice, model: BodyModel, people: People) -> list[Contestant]:
     """Branches and predictions, in their order."""
     names = [*choice.branches, *(parted(named)[0] for named in choice.predictions)]
     if twice := {name for name in names if names.count(name) > 1}:
         raise MeshrecError(f"{', '.join(sorted(twice))} is to be compared twice: give each name once.")
+    if TRUTH in names:
+        raise MeshrecError(
+            f"Nobody who is compared may be called {TRUTH!r}, as the true bodies are: choose another name."
+        )
     if len(names) < (1 if people.known else 2):
         raise MeshrecError(
             "Too few to compare: name branches with --branches and files with --predictions, two where no truth is "
@@ -111,14 +124,13 @@ def build_contestants(choice: Choice, model: BodyModel, people: People) -> list[
 def write_comparison(
     folder: Path, comparison: Comparison, exhibits: Sequence[Exhibit], model: BodyModel, record: dict[str, Any]
 ) -> None:
-    """The page, the tables, the record, and the pictures where they can be drawn, all or nothing."""
-    with whole_folder(folder, MARK, OUR_FILES) as inside:
-        write_text(inside / PAGE, page(comparison, exhibits, model.faces.cpu().numpy()))
-        for name, text in csv_files(comparison).items():
-            write_text(inside / name, text)
-        if can_plot():
-            write_plots(inside, comparison)
-        write_text(inside / MARK, jsons.dumps(record, indent=1, allow_nan=False) + "\n")
+    """The page, the tables, the record, and the pictures where they can be drawn."""
+    write_text(folder / PAGE, page(comparison, exhibits, model.faces.cpu().numpy()))
+    for name, text in csv_files(comparison).items():
+        write_text(folder / name, text)
+    if can_plot():
+        write_plots(folder, comparison)
+    write_text(folder / MARK, jsons.dumps(record, indent=1, allow_nan=False) + "\n")
 
 
 def can_plot() -> bool:
@@ -181,17 +193,17 @@ def command(
         _names(branches), predictions, MeshChoice(mesh_weights, MeshConfig(precision=precision, flip=flip)), prior
     )
     contestants = build_contestants(choice, model, people)
-    with progress(console, len(people), "people asked about") as advance:
-        found = measured(people, contestants, model, levels, seed, advance)
-    _tell_problems((*people.problems, *found.problems), console)
-    _refuse_silence(found.answered, len(people))
-    comparison = comparison_of(found, people, model, seed)
-    asked = {"data": [str(path) for path in data], "branches": list(comparison.branches), "noise_px": list(levels)}
-    asked |= {"frames_at_most": frames, "predictions": list(predictions), "mesh_weights": mesh_weights, "flip": flip}
-    asked |= {"precision": precision, "body": body, "prior": prior, "seed": seed}
-    record = record_of(comparison, asked)
-    exhibits = exhibits_of(comparison, people, contestants, model)
-    write_comparison(output, comparison, exhibits, model, record)
+    asked = {"data": [str(path) for path in data], "branches": [each.name for each in contestants]}
+    asked |= {"noise_px": list(levels), "frames_at_most": frames, "predictions": list(predictions)}
+    asked |= {"mesh_weights": mesh_weights, "flip": flip, "precision": precision, "body": body, "prior": prior}
+    with whole_folder(output, MARK, OUR_FILES) as inside:
+        with progress(console, len(people), "people asked about") as advance:
+            found = measured(people, contestants, model, levels, seed, advance)
+        _tell_problems((*people.problems, *found.problems), console)
+        _refuse_silence(found.answered, len(people))
+        comparison = comparison_of(found, people, model, seed)
+        record = record_of(comparison, asked | {"seed": seed})
+        write_comparison(inside, comparison, exhibits_of(comparison, people, contestants, model), model, record)
     if not can_plot():
         console.print("no PNG pictures, which matplotlib draws: pip install 'meshrec[plot]'", markup=False)
     if json:
@@ -202,7 +214,7 @@ def command(
 
 
 def _names(branches: str) -> tuple[str, ...]:
-    return tuple(name for name in branches.split(",") if name)
+    return tuple(name.strip() for name in branches.split(",") if name.strip())
 
 
 def _noise_levels(noise: str) -> tuple[float, ...]:

@@ -145,7 +145,8 @@ def command(
     """Write the network of the mesh branch as an ONNX file, and check in onnxruntime that it answers as torch does.
 
     It takes `image` (people, channels, crop, crop) and gives `rotations` (people, 24, 3, 3), `betas` (people, 10),
-    `weak` (people, 3) and `part_logits` (people, 25, crop / 4, crop / 4); the file's metadata says what they are.
+    `weak` (people, 3) and `part_logits` (people, 25, crop / 4, crop / 4), or (people, 25, 1, 1) of a network that looks
+    at no picture; the file's metadata says what they are.
 
     meshrec export-onnx best_00010000.safetensors -o mesh.onnx
 

@@ -304,10 +304,10 @@ def command(
     of a body that the photograph does not show are drawn in grey. A photograph that cannot be used is reported, and
     the rest goes on.
 
-    `--branch fit` fits a body to the keypoints. `--branch mesh` reads it from the picture and the keypoints with a
-    network, the one that ships or another whose file `--mesh-weights` names; with `--refine` (or `--branch mesh+fit`)
-    the fit goes on from there. `--branch lift` finds 17 joints alone, for a body height of 1.7 m: its pictures show
-    skeletons, and there is no mesh (`meshrec lift` takes other heights).
+    `--branch fit` fits a body to the keypoints. `--branch mesh` asks a network: the one that ships, which knows bodies
+    by their keypoints, or another, which looks at the picture, whose file `--mesh-weights` names; with `--refine` (or
+    `--branch mesh+fit`) the fit goes on from there. `--branch lift` finds 17 joints alone, for a body height of 1.7 m:
+    its pictures show skeletons, and there is no mesh (`meshrec lift` takes other heights).
 
     Args:
         photos: Photographs, folders of them, or patterns.

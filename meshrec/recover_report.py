@@ -60,12 +60,12 @@ def _table(outcomes: Sequence[Outcome]) -> Table:
 def _row(outcome: Outcome, index: int, person: dict) -> list[str]:
     """A person's cells, as `COLUMNS` has them; "-" is for what the branch does not say."""
     report, seen = person.get("report", {}), person["joints17_seen"]
-    plausible, root_m = report.get("plausibility"), person["root_m"]
+    off_px, plausible, root_m = report.get("reprojection_px"), report.get("plausibility"), person["root_m"]
     return [
         outcome.photo.name if index == 0 else "",
         str(index),
         f"{sum(seen)} of {len(seen)}",
-        f"{report['reprojection_px']:.1f} px" if "reprojection_px" in report else "-",
+        "-" if off_px is None else f"{off_px:.1f} px",
         "-" if plausible is None else f"{plausible:.0%}",
         {True: "yes", False: "no", None: "-"}[report.get("converged")],
         "-" if root_m is None else f"{root_m[2]:.1f} m",

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 from dataclasses import replace
 
 import numpy as np
@@ -106,7 +107,10 @@ def test_the_same_is_measured_again_whatever_was_there_before(branches, folder, 
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out"]
 
 
-def test_a_folder_of_something_else_is_left_alone(branches, folder, tmp_path, capsys):
+def test_a_folder_of_something_else_is_left_alone_before_anybody_is_asked(
+    branches, folder, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr(compare, "measured", lambda *told: pytest.fail("asked in vain"))
     (tmp_path / "mine.txt").write_text("mine")
     assert run("--data", folder, "--branches", "fit,mesh", "--frames", "2", "-o", tmp_path) == 1
     assert "left alone" in capsys.readouterr().err and [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
@@ -122,6 +126,18 @@ def test_predictions_stand_beside_the_branches(branches, folder, tmp_path, model
     assert {curve["branch"] for curve in record["noise"]} == {"fit"}, "nobody can be asked anew of a file"
 
 
+def test_agreement_with_a_file_is_told_at_every_noise(branches, tmp_path, model, capsys):
+    unknown = write_people(tmp_path / "unknown", model, NAMES, known=False)
+    np.savez(tmp_path / "theirs.npz", joints17_m=model.regressed(params_of(), H36M17).numpy())
+    flags = ["--predictions", f"theirs={tmp_path / 'theirs.npz'}", "--noise", "5", "-o", tmp_path / "out", "--json"]
+    assert run("--data", unknown, "--branches", "fit,mesh", *flags) == 0
+    record = json.loads(capsys.readouterr().out)
+    curves = {(curve["branch"], curve["metric"]): curve["levels"] for curve in record["noise"]}
+    assert {branch for branch, _ in curves} == {"fit", "mesh"}
+    for level in curves["fit", "apart_mm"]:
+        assert level["mean"] == pytest.approx((30 + 70 + 100) / 14 / 2, abs=0.05) and level["people"] == PEOPLE
+
+
 class Seeing:
     """A detector that sees the person of `params_of` whose number the photograph is named by."""
 
@@ -135,6 +151,15 @@ class Seeing:
         xy_px = project(self.model.regressed(params, COCO17), camera_of(photo))[0]
         box = torch.cat([xy_px.amin(0) - 9, xy_px.amax(0) + 9])
         return [Person(box, 0.9, Keypoints(xy_px, torch.ones(17), COCO17))]
+
+
+def test_names_that_are_no_text_are_told_with_question_marks(branches, tmp_path, model, monkeypatch):
+    folder = tmp_path / os.fsdecode(b"odd\xff")
+    for index in range(2):
+        write_png(folder / f"{index}.png", np.full((300, 400, 3), 90, np.uint8))
+    monkeypatch.setattr(compare, "build_detector", lambda *chosen: Seeing(model))
+    assert run("--data", folder, "--branches", "fit,mesh", "-o", tmp_path / "out") == 0
+    assert "odd?" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
 
 
 def test_photographs_tell_of_agreement_alone(branches, tmp_path, model, monkeypatch, capsys):
@@ -205,6 +230,8 @@ def test_who_answers_nobody_is_no_result(branches, folder, tmp_path, capsys):
         (["--branches", "fit", "--predictions", "fit=a.npz"], "twice"),
         (["--branches", "fit", "--predictions", "theirs"], "NAME=FILE"),
         (["--branches", "fit", "--predictions", "theirs=missing.npz"], "missing.npz"),
+        (["--branches", "fit", "--predictions", "truth=missing.npz"], "may be called 'truth'"),
+        (["--branches", "fit,truth"], "may be called 'truth'"),
     ],
 )
 def test_wrong_choices_are_sentences(branches, folder, tmp_path, capsys, flags, sentence):
@@ -212,6 +239,13 @@ def test_wrong_choices_are_sentences(branches, folder, tmp_path, capsys, flags, 
     assert run(*data, *[f"{flags[at]}={flags[at + 1]}" for at in range(0, len(flags), 2)], "-o", tmp_path / "out") == 1
     error = " ".join(capsys.readouterr().err.split())
     assert sentence in error and "Traceback" not in error and not (tmp_path / "out").exists()
+
+
+def test_nobody_counts_twice(branches, folder, tmp_path, capsys):
+    again = tmp_path / "again"
+    again.symlink_to(folder)
+    assert run("--data", folder, again, "--branches", "fit,mesh", "-o", tmp_path / "out") == 1
+    assert "twice: give each folder" in " ".join(capsys.readouterr().err.split()) and not (tmp_path / "out").exists()
 
 
 def test_records_and_photographs_are_not_mixed(branches, folder, tmp_path, capsys):

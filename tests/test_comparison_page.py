@@ -21,7 +21,7 @@ from meshrec.comparison.markup import Scale, decimals, number, tag, text
 from meshrec.comparison.page import page
 from meshrec.comparison.page_tables import differences_table, joints_table, main_tables, means_table
 from meshrec.comparison.sentences import AGREEMENT_ONLY
-from meshrec.comparison.summaries import BINS, FEWEST, angle_curve, density, joint_means, mean_interval
+from meshrec.comparison.summaries import BINS, FEWEST, angle_curve, density, joint_means, mean_interval, winner
 from meshrec.skeletons import H36M17
 
 VOID = {"meta", "img", "input", "br"}
@@ -410,9 +410,37 @@ def _rgb(ink: str) -> np.ndarray:
     return np.array([int(ink[start : start + 2], 16) for start in (1, 3, 5)])
 
 
+def test_nearness_to_the_keypoints_makes_nobody_best() -> None:
+    comparison = examples.comparison()
+    metrics = tuple(replace(metric, judges=metric.name != "pa_mpjpe_mm") for metric in comparison.metrics)
+    kept = replace(comparison, metrics=metrics)
+    assert main_tables(comparison).count("<b>") == 6 and main_tables(kept).count("<b>") == 4
+    drawn = page(kept, (), examples.faces())
+    assert drawn.count("(lower is nearer)") == 3 and drawn.count("lower is better") > 0
+    pairs = [each for each in comparison.differences if each.metric == "pa_mpjpe_mm"]
+    assert any(winner(comparison, each) for each in pairs) and not any(winner(kept, each) for each in pairs)
+
+
+def test_few_people_are_drawn_without_bands() -> None:
+    drawn = page(few := examples.comparison(3), (), examples.faces())
+    assert len(few.people) == 3 and "nan" not in re.sub(r"<script.*?</script>", "", drawn, flags=re.DOTALL).lower()
+    lone = tuple(
+        replace(curve, intervals=tuple(Interval(50.0, math.nan, math.nan, 3, 50.0) for _ in curve.intervals))
+        for curve in few.noise
+    )
+    drawn = noise(replace(few, noise=lone), few.metrics[0])
+    assert "nan" not in drawn and 'class="band"' not in drawn and 'class="line"' in drawn
+
+
 def test_a_mean_without_an_interval_is_told_alone() -> None:
     comparison = examples.comparison()
     alone = {branch: dict(found) for branch, found in comparison.means.items()}
     alone["lift"]["pa_mpjpe_mm"] = Interval(60.0, math.nan, math.nan, 1)
     table = means_table(comparison, alone)
     assert "nan" not in table.lower() and 'data-value="60.0"' in table
+
+
+def test_joints_are_told_from_what_they_are_measured_against() -> None:
+    known = examples.comparison()
+    for comparison, goal in ((known, "from its true place"), (replace(known, against="each other"), "from where the")):
+        assert goal in page(comparison, (), examples.faces())

@@ -16,6 +16,7 @@ from meshrec.comparison.figures import counted_errors_mm
 from meshrec.comparison.groups import angles_rad, groups_of, parts_of, views_of
 from meshrec.comparison.measuring import measured
 from meshrec.comparison.people import PhotoPeople, RecordPeople, evenly, rows_of, spans_of, true_found
+from meshrec.comparison.statistics import clusters_of
 from meshrec.data.records import open_records
 from meshrec.errors import MeshrecError
 from meshrec.photo import write_png
@@ -121,6 +122,15 @@ def test_noise_leaves_pictures_boxes_and_truth(people):
     assert not torch.equal(noisy.sights[0].people[0].keypoints.xy_px, few.sights[0].people[0].keypoints.xy_px)
 
 
+def test_people_of_one_name_in_two_data_sets_are_not_alike(tmp_path, model):
+    subjects, clips = ("S1",) * (PEOPLE - 1) + ("",), ("walk",) * PEOPLE
+    records = open_records(write_people(tmp_path / "lab", model, clips, subjects))
+    other = replace(records, index=replace(records.index, name="other"))
+    found = clusters_of(RecordPeople([records, records, other]).clips())
+    assert len(set(found[: PEOPLE - 1])) == 1 and found[0] == found[PEOPLE] != found[2 * PEOPLE]
+    assert len(set(found)) == 2 + 3, "who has no name is alone"
+
+
 def test_some_at_a_time_is_all_at_once(people, model, monkeypatch):
     contestants = [
         contestant_of(Knowing("one", model, shifted("left_wrist"))),
@@ -207,6 +217,7 @@ def test_groups_are_what_records_tell(model, tmp_path):
     assert groups["view"] == views_of(angles_rad(people)) and "data" not in groups
     assert all(len(levels) == PEOPLE for levels in groups.values())
     assert parts_of(["walk", "sit/down"]) == {"sequence": ("walk", "sit/down")}
+    assert parts_of(["part_1/part_2", "part_2/part_2"])["sequence"] == ("part_1/part_2", "part_2/part_2")
     assert set(groups_of(RecordPeople(people.records * 2))["data"]) == {"lab"}
 
 

@@ -18,6 +18,7 @@ from meshrec.comparison.statistics import (
     level_differences,
     meetings_px,
     members_of,
+    partings_px,
 )
 
 ERROR = Metric("error_mm", "error", "mm", "lower", "")
@@ -49,8 +50,27 @@ def test_intervals_hold_the_truth_about_as_often_as_they_say(random):
 def test_who_is_not_known_is_in_no_mean():
     values = np.array([[1.0, np.nan], [3.0, np.nan], [np.nan, np.nan]])
     known, nobody = intervals(values)
-    assert (known.mean, known.people) == (2.0, 2) and 1.0 <= known.low <= known.high <= 3.0
+    assert (known.mean, known.people, known.median) == (2.0, 2, 2.0)
     assert nobody.people == 0 and math.isnan(nobody.mean) and math.isnan(nobody.low)
+
+
+def test_too_few_to_draw_from_leave_the_interval_open(random):
+    values = random.normal(10, 1, (FEWEST, 2))
+    values[0, 1] = np.nan
+    enough, few = intervals(values)
+    assert values[:, 0].min() <= enough.low < enough.mean < enough.high <= values[:, 0].max()
+    assert math.isnan(few.low) and math.isnan(few.high) and few.people == FEWEST - 1
+    many_of_one_clip = random.normal(10, 1, (300, 1))
+    (one_clip,) = intervals(many_of_one_clip, np.zeros(300, int))
+    assert one_clip.people == 300 and math.isnan(one_clip.low), "all draws of one clip are alike"
+    figures = {"one": {"error_mm": many_of_one_clip[:, 0]}, "other": {"error_mm": np.zeros(300)}}
+    (difference,) = differences_of(figures, [ERROR], np.zeros(300, int))
+    assert not difference.settled
+
+
+def test_a_median_stays_where_most_people_are():
+    (interval,) = intervals(np.array([[1.0], [2.0], [3.0], [4.0], [1e6], [np.nan]]))
+    assert interval.median == 3.0 < interval.mean
 
 
 def test_the_same_seed_draws_the_same_and_another_does_not(random):
@@ -112,6 +132,7 @@ def test_levels_with_few_people_and_groups_of_one_level_say_nothing(random):
     labels = ["many"] * 20 + ["few"] * (FEWEST - 1) + ["enough"] * FEWEST + [""] * 3
     people = len(labels)
     assert set(members_of(labels)) == {"many", "enough"}
+    assert members_of(["many"] * 20 + ["few"] * (FEWEST - 1)) == {}, "one level alone is compared with nothing"
     assert members_of(["same"] * 9) == {} and members_of([str(place) for place in range(MOST_LEVELS + 1)]) == {}
     figures = {
         "one": {"error_mm": np.where(np.array(labels) == "many", 1.0, 5.0)},
@@ -136,6 +157,21 @@ def test_curves_meet_where_their_lines_do():
     curves = np.array([[-2.0, 2.0, 4.0], [-3.0, -1.0, 1.0], [-1.0, -1.0, -1.0], [1.0, -1.0, 1.0], [-1.0, 0.0, 5.0]])
     found = meetings_px((0.0, 4.0, 10.0), curves)
     assert found.tolist() == [2.0, 7.0, math.inf, 0.0, 4.0]
+    rising = partings_px((0.0, 4.0, 10.0), curves)
+    assert rising.tolist() == [2.0, 7.0, math.inf, 7.0, 4.0]
+    assert partings_px((0.0, 4.0, 10.0), np.array([[1.0, 1.0, 1.0], [-1.0, 1.0, -1.0]])).tolist() == [0.0, math.inf]
+
+
+def test_an_order_that_turns_back_and_forth_is_settled_from_its_last_turn_on(random):
+    noise, people = (0.0, 2.0, 4.0, 6.0), 200
+    means = (-10.0, 10.0, -10.0, 10.0)
+    figures = {
+        level: {"one": {"error_mm": mean + random.normal(0, 1, people)}, "other": {"error_mm": np.zeros(people)}}
+        for level, mean in zip(noise, means, strict=True)
+    }
+    (flip,) = flips_of(figures, ERROR, alone(people))
+    assert flip.noise_px.low == pytest.approx(1.0, abs=0.1) and flip.noise_px.high == pytest.approx(5.0, abs=0.1)
+    assert flips_of(figures, ERROR, np.arange(people) % 3) == [], "three clips settle nothing"
 
 
 def test_the_noise_that_turns_an_order_is_found_whichever_comes_first(random):

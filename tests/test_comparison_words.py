@@ -81,6 +81,14 @@ def test_doubt_is_called_doubt(random):
     assert "does not decide" in pair and "holds zero" in pair and "is better" not in pair
 
 
+def test_a_few_people_are_no_certainty(random):
+    few = np.where(np.arange(PEOPLE) < 4, 1.0, math.nan)
+    figures = {"one": {"pa_mpjpe_mm": 50 * few}, "other": {"pa_mpjpe_mm": 80 * few}}
+    *_, pair = sentences_of(comparison_of(figures))
+    assert pair.startswith("Between one and other nothing is decided") and "30.0 mm over 4 people" in pair
+    assert "is better" not in pair and "nan" not in pair
+
+
 def test_where_the_order_turns_is_said(random):
     crowd = tuple("dense" if place % 3 == 0 else "thin" for place in range(PEOPLE))
     turn = np.where(np.array(crowd) == "dense", 70.0, 40.0)
@@ -102,7 +110,7 @@ def test_branches_that_answer_others_are_ordered_on_the_people_of_all(random):
     comparison = comparison_of(figures)
     assert comparison.means["picky"]["pa_mpjpe_mm"].mean < comparison.means["good"]["pa_mpjpe_mm"].mean
     silent, order, pair = sentences_of(comparison)
-    assert "picky says nothing of 30 of the 60 people" in silent
+    assert "picky says nothing of 30 of 60 people" in silent
     assert order.index("good") < order.index("picky") and "the 30 people whom all answer" in order
     assert pair.startswith("good is better than picky by 5.0 mm")
 
@@ -138,7 +146,13 @@ def test_noise_that_turns_an_order_is_told_with_its_interval(random):
     assert "one is better than other by PA-MPJPE up to 3.2 px of noise on the keypoints [2.9, 3.6], and" in told[-1]
     doubtful = sentences_of(comparison_of(figures, noise=curves, flips=(open_end,)))[-1]
     assert "[2.9, beyond 5]" in doubtful and "not settled at 5 px" in doubtful and "from there on" not in doubtful
-    assert "turns the order of no two branches" in sentences_of(comparison_of(figures, noise=curves))[-1]
+    assert "no two branches stand in another order" in sentences_of(comparison_of(figures, noise=curves))[-1]
+    early = Flip(ERROR.name, "one", "other", Interval(3.2, 0.0, 3.6, 60))
+    unsure = sentences_of(comparison_of(figures, noise=curves, flips=(early,)))[-1]
+    assert unsure.startswith("one is ahead of other") and "not settled without noise, and other is better" in unsure
+    neither = Flip(ERROR.name, "one", "other", Interval(3.2, 0.0, math.inf, 60))
+    unsure = sentences_of(comparison_of(figures, noise=curves, flips=(neither,)))[-1]
+    assert "neither is settled from 0 to 5 px" in unsure and "better" not in unsure
     assert any("With 5 px of noise on the keypoints one goes from 50.0 mm" in sentence for sentence in told)
 
 
@@ -162,6 +176,7 @@ def test_tables_hold_what_was_measured(random):
         figures["one, two"]["pa_mpjpe_mm"].mean()
     )
     assert bare["people"] == str(PEOPLE - 1)
+    assert float(one["median"]) == pytest.approx(np.median(figures["one, two"]["pa_mpjpe_mm"]))
     people = read(files["people.csv"])
     assert len(people) == PEOPLE and people[3]["bare pa_mpjpe_mm"] == "" and people[3]["crowd"] == "thin"
     assert float(people[5]["bare pa_mpjpe_mm"]) == pytest.approx(figures["bare"]["pa_mpjpe_mm"][5], abs=1e-3)
@@ -174,7 +189,8 @@ def test_tables_hold_what_was_measured(random):
 def test_the_record_is_plain_json(random):
     comparison = comparison_of({"one": errors(random, 50), "other": {"pa_mpjpe_mm": np.full(PEOPLE, math.nan)}})
     record = json.loads(json.dumps(record_of(comparison, {"seed": 0}), allow_nan=False))
-    assert record["branches"][1]["figures"]["pa_mpjpe_mm"] == {"mean": None, "low": None, "high": None, "people": 0}
+    unknown = {"mean": None, "low": None, "high": None, "people": 0, "median": None}
+    assert record["branches"][1]["figures"]["pa_mpjpe_mm"] == unknown
     assert record["protocol"] == {"truth": "known [not]"} and record["asked"] == {"seed": 0}
     assert record["differences"] == [] and record["sentences"] == []
 
@@ -187,6 +203,7 @@ def test_the_terminal_shows_every_interval(random):
     for branch in ("one", "[other]"):
         interval = comparison.means[branch]["pa_mpjpe_mm"]
         assert branch in text and f"{interval.mean:.1f} [{interval.low:.1f}, {interval.high:.1f}]" in text
+        assert "median" in text and f"{interval.median:.1f}" in text
     assert "known [not]" in text and "from the truth" in text
 
 

@@ -60,6 +60,12 @@ def test_the_file_says_what_it_is(exported):
     assert not any(node.op_type == "BatchNormalization" for node in model.graph.node)
 
 
+def test_a_network_that_looks_at_joints_alone_is_a_file_too(tmp_path):
+    config = MeshNetConfig("none", "proxy", crop_px=32, base="joints", root="sight")
+    blind = MeshRegressor(config, torch.Generator().manual_seed(0)).eval()
+    assert export_onnx(blind, tmp_path / "blind.onnx") < 1e-3, "of one person, and of three"
+
+
 def test_a_network_of_proxies_takes_eighteen_maps_and_says_whose_axes_it_answers_in(exported, tmp_path):
     with torch.device("meta"):
         proxies = MeshRegressor(MeshNetConfig("resnet50", "proxy", crop_px=32, root="sight"))

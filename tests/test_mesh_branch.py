@@ -490,6 +490,10 @@ def test_who_has_too_few_keypoints_is_not_fitted(model, seen):
     assert torch.allclose(estimate.params.rotations[1], params.rotations[1], atol=1e-5)
     assert estimate.report.solvable.tolist() == [True, True] and estimate.report.iterations[1] == 0
     assert estimate.report.terms.keypoints.isfinite().tolist() == [True, False]
+    apart = [Sight(blank(), [person], CAMERA) for person in persons]
+    mesh = MeshBranch(knowing(truth, persons_of(truth, model), model), model, MeshConfig())
+    each = MeshFitBranch(mesh, FitBranch(model, None, FitConfig())).several(apart)
+    assert each[1].report is not None and each[1].report.iterations[0] == 0, "nor in a second photograph"
 
 
 def test_the_registry_builds_the_mesh_branches_from_a_file(model, network, tmp_path):

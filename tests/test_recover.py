@@ -154,11 +154,17 @@ def test_a_person_who_cannot_be_placed_is_told_and_the_other_kept(tmp_path: Path
     boxes = np.array([[100, 50, 500, 450], [250, 250, 350, 350]])
     file = tmp_path / "pair.npz"
     np.savez(file, xy_px=both, confidence=np.ones((2, 17)), skeleton="coco17", boxes_xyxy_px=boxes)
-    assert run(tmp_path / "pair.png", "--keypoints", tmp_path / "pair.npz", "-o", tmp_path / "out") == 0
+    arguments = (tmp_path / "pair.png", "--keypoints", tmp_path / "pair.npz", "-o", tmp_path / "out")
+    assert run(*arguments, "--branch", "fit") == 0
     record = json.loads((tmp_path / "out" / "pair" / "result.json").read_text())
     assert len(record["people"]) == 1
     assert record["left_out"] == 1
     assert "too little is seen of 1 more" in capsys.readouterr().err
+    assert run(*arguments) == 0
+    record = json.loads((tmp_path / "out" / "pair" / "result.json").read_text())
+    assert record["branch"] == "mesh+fit"
+    off_px = [person["report"]["reprojection_px"] for person in record["people"]]
+    assert off_px[0] < 5 and off_px[1] is None, "of whom there is only what the network says"
 
 
 @pytest.mark.parametrize("kind", ["missing", "empty folder"])

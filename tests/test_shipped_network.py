@@ -3,26 +3,30 @@
 import hashlib
 import json
 from dataclasses import replace
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from meshrec.assets import SHIPPED
 from meshrec.body import load_body_model
+from meshrec.branches.registry import build_branch
 from meshrec.data.detector_errors import NO_ERRORS, DetectorErrors
 from meshrec.data.synthetic.people import SyntheticLoader
 from meshrec.data.synthetic.settings import SyntheticConfig
 from meshrec.metrics import mpjpe_mm, pa_mpjpe_mm, root_relative
 from meshrec.models.mesh_file import open_regressor
 from meshrec.models.proxy import mirrored_proxy, proxy
-from meshrec.skeletons import H36M17, SMPL24
+from meshrec.photo import Photo
+from meshrec.skeletons import COCO17, H36M17, SMPL24, visibility
 from meshrec.train.mesh_lesson import into_sight, turned_whole
 from meshrec.train.mesh_people import Sighted, detected
-from meshrec.types import BodyParams
+from meshrec.types import BodyParams, Keypoints, Person
 
 MODEL = load_body_model()
 WEIGHTS = SHIPPED / "weights" / "mesh.safetensors"
-PEOPLE = 96
+PEOPLE, CROP_PX = 96, 32
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +74,21 @@ def test_it_knows_bodies_by_their_joints(network, people):
     assert found[0] < 100 and found[1] < 170, "by a detector's"
     somebody = replace(people, params=people.params[torch.arange(PEOPLE).roll(1)])
     assert off_mm(network, somebody, NO_ERRORS)[0] > 1.5 * true[0], "by their own"
+
+
+def test_joints_are_as_sure_as_their_keypoints(people):
+    """A network that looks at no picture has no attention that could doubt them."""
+    sighted = detected(people, DetectorErrors(), 0, 0)[:8]
+    camera = people.camera[0].to(torch.float32)
+    persons = [
+        Person(torch.tensor([0.0, 0.0, CROP_PX, CROP_PX]), 1.0, Keypoints(points, confidence, COCO17))
+        for points, confidence in zip(sighted.points, sighted.confidence, strict=True)
+    ]
+    photo = Photo(np.zeros((CROP_PX, CROP_PX, 3), np.uint8), Path("black.png"))
+    estimate = build_branch("mesh", MODEL, "none")(photo, persons, camera)
+    shown = visibility(sighted.confidence, COCO17, H36M17)
+    torch.testing.assert_close(estimate.confidence, shown, atol=1e-5, rtol=0)
+    assert estimate.seen.any(dim=1).sum() > 4
 
 
 def test_left_and_right_are_the_person_s(network, people):

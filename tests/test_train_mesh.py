@@ -278,7 +278,9 @@ def synthetic(sets: Path, **changes: Any) -> MeshRun:
 BLIND = replace(PROXY, backbone="none", base="joints")
 
 
-@pytest.mark.parametrize("changes", [{}, {"network": BLIND, "synthetic_repeats": 2}], ids=["drawn", "by joints"])
+@pytest.mark.parametrize(
+    "changes", [{}, {"network": BLIND, "losses": MeshLosses(), "synthetic_repeats": 2}], ids=["drawn", "by joints"]
+)
 def test_synthetic_people_are_the_same_wherever_a_run_stops(changes, sets, tmp_path, monkeypatch):
     monkeypatch.setattr("meshrec.data.synthetic.people.ROUND", 2)
     adam = OptimizerConfig("adamw", learning_rate=1e-3)
@@ -613,6 +615,10 @@ def test_a_guess_alone_is_a_start(tmp_path):
     write_regressor(tmp_path / "other.safetensors", MeshRegressor(PROXY))
     with pytest.raises(MeshrecError, match=r"that of .*other\.safetensors is another"):
         started(seeing.config, tmp_path / "other.safetensors", "guess", 0)
+    with pytest.raises(MeshrecError, match=r"whose root is sight; network\.root is camera"):
+        started(replace(seeing.config, root="camera"), tmp_path / "guess.safetensors", "guess", 0)
+    with pytest.raises(MeshrecError, match="nothing to learn beside the guess"):
+        started(BLIND, tmp_path / "guess.safetensors", "guess", 0)
     with pytest.raises(MeshrecError, match="has no backbone"):
         started(BLIND, tmp_path / "other.safetensors", "backbone", 0)
 
@@ -621,6 +627,7 @@ def test_a_guess_alone_is_a_start(tmp_path):
     ("changes", "said"),
     [
         ({"synthetic_repeats": 0}, "synthetic_repeats is 0"),
+        ({"network": BLIND, "losses": MeshLosses(parts=0.1)}, "without a backbone draws no parts"),
         ({"synthetic_share": 1.1}, r"synthetic_share is 1\.1"),
         ({"workers": 0}, "workers is 0"),
         ({"loop": LoopConfig(batch=4, accumulate=4)}, "batch norms need 2 examples"),

@@ -1,7 +1,7 @@
 """Ship a trained mesh regressor: its weights in half precision, and a card that says what it is and how good.
 
     meshrec synthesize --benchmark -o benchmark
-    python tools/publish_mesh.py runs/mesh_proxy --benchmarks benchmark --sources train.npz
+    python tools/publish_mesh.py runs/mesh_joints --benchmarks benchmark --sources train.npz
 
 The weights are measured as they will be read, alone and with the fit, beside the fit alone.
 """

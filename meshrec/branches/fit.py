@@ -67,6 +67,8 @@ class FitConfig:
     """Joints below it are marked as not seen."""
     least_weight: float = 0.2
     """What a doubtful keypoint still counts, if its confidence is not 0: a detector's guess beats a prior's."""
+    scepticism: float = 1.0
+    """A keypoint counts as this power of its confidence."""
     betas: int = 10
     starts: int = 4
     scout_iterations: int = 8
@@ -85,7 +87,7 @@ class FitConfig:
 
     def __post_init__(self) -> None:
         spreads = ("start_spread_rad", "start_root_spread_rad", "start_betas_spread")
-        require_range(self, **dict.fromkeys(spreads, (LEAST_SPREAD, math.inf)))
+        require_range(self, scepticism=(0, 100), **dict.fromkeys(spreads, (LEAST_SPREAD, math.inf)))
 
 
 class FitBranch:
@@ -153,7 +155,7 @@ class FitBranch:
         seen = confidence > 0
         sure = seen & (confidence >= self.config.min_confidence)
         sure = torch.where(sure.sum(dim=-1, keepdim=True) >= FEWEST_JOINTS, sure, seen)
-        weight = torch.where(seen, confidence.clamp_min(self.config.least_weight), 0.0)
+        weight = torch.where(seen, (confidence**self.config.scepticism).clamp_min(self.config.least_weight), 0.0)
         landmarks_m, landmark_weight = torch.zeros_like(xy_px[..., :1]).expand(-1, -1, 3), torch.zeros_like(weight)
         if keypoints.landmarks_m is not None:
             landmarks_m = convert(keypoints.landmarks_m, keypoints.skeleton, skeleton)[0]

@@ -163,7 +163,10 @@ class MeshBranch:
         inside = _inside(crop.square.to(answer.weak), size_px.to(answer.weak), self.crop_px, (height, width))
         scale = answer.weak[:, :1].clamp_min(LEAST_SCALE)
         weak = torch.cat([scale, answer.weak[:, 1:]], dim=-1)
-        return Reading(answer.rotations, answer.betas, weak, attention_confidence(answer.attention, inside))
+        looked = attention_confidence(answer.attention, inside)
+        if self.reads.backbone == "none":
+            looked = torch.ones_like(looked)
+        return Reading(answer.rotations, answer.betas, weak, looked)
 
     def _estimate(self, reading: Reading, square: Square, camera: Camera, keypoints: Keypoints) -> Estimate:
         """The body in the photograph's camera, and how sure of each joint one may be."""

@@ -13,19 +13,20 @@ from meshrec.branches.mesh import MeshBranch, Sight, expanded
 from meshrec.objective import ObjectiveConfig
 from meshrec.photo import Photo
 from meshrec.skeletons import Skeleton
-from meshrec.types import Batched, Camera, Estimate, FitReport, Noun, Person, joined, stack
+from meshrec.types import Batched, BodyParams, Camera, Estimate, FitReport, Noun, Person, joined, stack
 
 REFINING = FitConfig(
-    noise_share=0.02,
+    least_weight=0.02,
+    scepticism=12.0,
     start_spread_rad=0.05,
     start_root_spread_rad=0.02,
-    start_betas_spread=0.2,
-    objective=ObjectiveConfig(start_outlier=30.0, prior_weight=0.1),
+    start_betas_spread=0.1,
+    objective=ObjectiveConfig(outlier=3.0, start_outlier=30.0, prior_weight=0.05),
 )
-"""Of a fit that goes on from what a network says of the same joints.
+"""Of a fit that goes on from what a network says that was shown the same joints.
 
-The network knows already which poses there are, and how far a detector may be off: it is held to, and the prior counts
-little beside it.
+Such a network knows already which poses there are, and how far a detector may be off: it is held to; joints of which
+the detector is not quite sure, or that lie far from where the network has them, count little, and so does the prior.
 """
 
 
@@ -54,7 +55,7 @@ class MeshFitBranch:
         """Everybody at once, whose keypoints are of one kind."""
         keypoints = joined([stack([person.keypoints for person in sight.people]) for sight, _ in pairs])
         camera = joined([_lens(expanded(sight.camera, len(sight.people))) for sight, _ in pairs])
-        start = joined([read.params for _, read in pairs if read.params is not None])
+        start = joined([_params(read) for _, read in pairs])
         fitted = self.fit.fit(keypoints, camera, start=start)
         enough = self.mesh.enough(keypoints.to(fitted.joints17_m.device))
         ends = list(accumulate(len(sight.people) for sight, _ in pairs))
@@ -72,6 +73,11 @@ class MeshFitBranch:
         kept = replace(read, report=_unfitted(fitted.report, known))
         sure = {"confidence": read.confidence, "seen": read.seen}
         return replace(_where(better, replace(fitted, **sure), kept), branch=self.name)
+
+
+def _params(read: Estimate) -> BodyParams:
+    assert read.params is not None
+    return read.params
 
 
 def _kind(sight: Sight) -> tuple[Skeleton, bool]:

@@ -62,9 +62,7 @@ BUILDERS: dict[str, Builder] = {
 
 MESH_BUILDERS: dict[str, Callable[[BodyModel, Prior | None, MeshChoice], Branch]] = {
     "mesh": lambda model, prior, choice: mesh_branch(model, choice),
-    "mesh+fit": lambda model, prior, choice: MeshFitBranch(
-        mesh_branch(model, choice), FitBranch(model, prior, REFINING)
-    ),
+    "mesh+fit": lambda model, prior, choice: refining_branch(mesh_branch(model, choice), prior),
 }
 """The branches that need a network's weights."""
 
@@ -79,6 +77,12 @@ def mesh_branch(model: BodyModel, choice: MeshChoice) -> MeshBranch:
     return MeshBranch(open_regressor(choice.weights or REGRESSORS.prefix), model, choice.config)
 
 
+def refining_branch(mesh: MeshBranch, prior: Prior | None) -> MeshFitBranch:
+    """A fit goes on from what the branch says; joints that its network was shown too are no news, and count less."""
+    config = REFINING if mesh.reads.base == "joints" else FitConfig()
+    return MeshFitBranch(mesh, FitBranch(mesh.model, prior, config))
+
+
 def branch_names() -> list[str]:
     """Every branch that can be built, meshrec's own first."""
     return [*BUILDERS, *MESH_BUILDERS, *(point.name for point in entry_points(group=GROUP))]
@@ -89,7 +93,7 @@ def usual_branch(model: BodyModel, choice: MeshChoice) -> str:
 
     Another body's betas mean other shapes, of which the shipped network knows nothing.
     """
-    return "mesh+fit" if choice.weights or model.file.path.is_relative_to(SHIPPED) else "fit"
+    return "mesh+fit" if choice.weights or model.file.path.resolve().is_relative_to(SHIPPED) else "fit"
 
 
 def refined(name: str) -> str:

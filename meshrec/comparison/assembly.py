@@ -12,9 +12,10 @@ from meshrec.comparison.figures import ACCURACY, agreement_metrics
 from meshrec.comparison.groups import angles_rad, groups_of
 from meshrec.comparison.measuring import Measured, against_of
 from meshrec.comparison.people import People, RecordPeople
-from meshrec.comparison.sentences import sentences_of
+from meshrec.comparison.sentences import counted, sentences_of
 from meshrec.comparison.statistics import (
     DRAWS,
+    FEWEST,
     NOISE,
     Figures,
     clusters_of,
@@ -48,7 +49,7 @@ def comparison_of(found: Measured, people: People, model: BodyModel, seed: int =
     cluster = clusters_of(people.clips())
     main, grouped = metrics[0], metrics[:GROUPED]
     comparison = Comparison(
-        title=f"{', '.join(branches)}: {len(people):,} people",
+        title=f"{', '.join(branches)}: {counted(len(people))}",
         data=people.data,
         against=against,
         protocol=protocol_of(people, model, cluster),
@@ -95,10 +96,14 @@ def protocol_of(people: People, model: BodyModel, cluster: Int[np.ndarray, "N"])
         "truth": truth,
         "joints": f"14 of H36M-17, about the pelvis: {', '.join(JOINTS14)}",
         "scale": "as answered; lift is given a body height of 1.7 m, so PA-MPJPE is fairer to it than MPJPE",
-        "intervals": f"bootstrap over people, {DRAWS:,} draws, 95 in 100{alike}; differences are of the same people",
+        "intervals": f"bootstrap over people, {DRAWS:,} draws, 95 in 100{alike}; differences are of the same people; "
+        f"of few people they are too narrow, of fewer than {FEWEST} people or clips there are none, and of many groups "
+        "one in 20 misses by chance",
+        "medians": "of the same people: a few who are lost, as by wrong keypoints, move a mean far",
         "noise": "Gaussian, added to the keypoints that the data hold, in pixels of a person whose box is 1000 px high "
         "or wide; boxes and pictures stay",
-        "2D from detection": "nearness to the keypoints is no accuracy: lift leaves joints on their rays",
+        "2D from detection": "nearness to the keypoints is no accuracy, and nobody is best by it: lift leaves joints "
+        "on their rays",
         "no answer": "in no mean and in no difference, and counted",
         "cost": "seconds a person while asked about many; the peak is the whole process's, with all branches loaded",
     }

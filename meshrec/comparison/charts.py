@@ -78,7 +78,7 @@ def _violin(
     middle, mean = top + ROW - HALF_VIOLIN - 4, comparison.means[branch][metric.name]
     shape, told, found = "", _told(branch, mean, metric), density(values)
     if found is None:
-        dots = [min(value, scale.high) for value in values[np.isfinite(values)]]
+        dots = [min(value, scale.high) for value in np.unique(values[np.isfinite(values)])]
         shape = "".join(tag("circle", class_="area", cx=scale.at(value), cy=middle, r=3.0) for value in dots)
     else:
         above = [(scale.at(x), middle - HALF_VIOLIN * h) for x, h in zip(found.places, found.heights, strict=True)]
@@ -135,7 +135,7 @@ def noise(comparison: Comparison, metric: Metric) -> str:
     stops = sorted({level for curve in curves for level in curve.noise_px})
     across = Scale(stops[0], stops[-1], LEFT + 10, WIDTH - RIGHT - 10)
     found = [interval for curve in curves for interval in curve.intervals]
-    up = _upwards([np.array([each.low for each in found]), np.array([each.high for each in found])])
+    up = _upwards([np.array([getattr(each, name) for each in found]) for name in ("low", "mean", "high")])
     marks = {level: f"{level:g}" for level in stops}
     frame = _frame(across, up, marks, "noise on the keypoints, px of a person 1000 px high", _named(metric))
     lines = [_noise_line(comparison, curve, across, up, metric) for curve in curves]
@@ -164,8 +164,9 @@ def _line(
         lows, means, highs = (
             [up.at(getattr(intervals[index], name)) for index in run] for name in ("low", "mean", "high")
         )
-        band = [*zip(xs, lows, strict=True), *reversed(list(zip(xs, highs, strict=True)))]
-        drawn += tag("polygon", class_="band", points=polyline(band))
+        if all(map(math.isfinite, (*lows, *highs))):
+            band = [*zip(xs, lows, strict=True), *reversed(list(zip(xs, highs, strict=True)))]
+            drawn += tag("polygon", class_="band", points=polyline(band))
         drawn += tag("polyline", class_="line", points=polyline(zip(xs, means, strict=True)))
         for index, x, y in zip(run, xs, means, strict=True):
             title = tag("title", text(f"{told[index]}, {_told(branch, intervals[index], metric)}"))
@@ -185,7 +186,7 @@ def _runs(known: Sequence[bool]) -> list[list[int]]:
 
 
 def joints(comparison: Comparison) -> str:
-    """A person with bars on each joint, one a branch, as tall as its mean error; empty where there is no truth."""
+    """A person with bars on each joint, one a branch, as tall as its mean distance; empty where none is known."""
     means = joint_means(comparison)
     known = [each.mean for branch in means.values() for each in branch.values() if math.isfinite(each.mean)]
     if not known or max(known) <= 0:
@@ -196,7 +197,7 @@ def joints(comparison: Comparison) -> str:
     bars = [_cluster(comparison, joint, means, TALLEST / max(known)) for joint in drawn]
     sides = tag("text", "person’s right", class_="axis", x=8.0, y=18.0)
     sides += tag("text", "person’s left", class_="axis end", x=WIDTH - 8.0, y=18.0)
-    return _drawing(FIGURE_HEIGHT, "Mean error of each joint in millimetres, on a figure", sides, bones, *bars)
+    return _drawing(FIGURE_HEIGHT, "Mean distance of each joint in millimetres, on a figure", sides, bones, *bars)
 
 
 def _bone(one: tuple[float, float], other: tuple[float, float]) -> str:
@@ -277,7 +278,8 @@ def _told(branch: str, interval: Interval, metric: Metric) -> str:
     places = decimals(abs(interval.mean))
     mean, low, high = (number(value, places) for value in (interval.mean, interval.low, interval.high))
     unit = f" {metric.unit}" if metric.unit else ""
-    return f"{branch}: {mean}{unit} [{low}, {high}], {interval.people:,} people"
+    bounds = f" [{low}, {high}]" if math.isfinite(interval.low) else ""
+    return f"{branch}: {mean}{unit}{bounds}, {interval.people:,} people"
 
 
 def _ink(comparison: Comparison, branch: str) -> str:

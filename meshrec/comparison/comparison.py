@@ -1,5 +1,6 @@
 """What several branches said of the same people: figures, differences and the people that are shown."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
@@ -30,16 +31,23 @@ class Metric:
     better: Literal["lower", "higher"]
     what: str
     """A sentence: what was measured, and how."""
+    judges: bool = True
+    """Whether a better figure makes a better branch; nearness to what was detected does not."""
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean over people, and where it would lie for 95 in 100 draws of as many people; NaN with nobody."""
+    """A mean over people, and where it would lie for 95 in 100 draws of as many people; NaN with nobody.
+
+    The bounds are NaN with too few people to draw from.
+    """
 
     mean: float
     low: float
     high: float
     people: int
+    median: float = math.nan
+    """Of the same people: a few who are far off do not move it."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +92,10 @@ class Flip:
     """Better with little noise."""
     other: str
     noise_px: Interval
-    """Where the means meet; `high` is infinite where they may not meet at any noise that was asked."""
+    """Where the means meet. Below `low` one is better in 97.5 of 100 draws, from `high` on the other.
+
+    `low` is 0 where nobody is so sure without noise, `high` infinite where nobody is at any noise that was asked.
+    """
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,7 +123,7 @@ class Comparison:
     joint_names: tuple[str, ...]
     """Of H36M-17."""
     joint_errors_mm: Mapping[str, Float[np.ndarray, "N J"]]
-    """Of a branch: distance of each joint about the pelvis, with no alignment."""
+    """Of a branch: distance of each joint about the pelvis, with no alignment, from the truth or from the others."""
     means: Mapping[str, Mapping[str, Interval]]
     """Of a branch, of a metric: over the people whom the branch answers."""
     differences: tuple[Difference, ...]
@@ -129,6 +140,11 @@ class Comparison:
     """Of the distances of single joints."""
     noise_differences: tuple[Difference, ...] = ()
     """At every noise, none among them."""
+
+    @property
+    def answers_differ(self) -> bool:
+        """Whether the means of several branches are not of the same people."""
+        return len(self.branches) > 1 and any(self.unanswered.values())
 
     def metric(self, name: str) -> Metric:
         """The metric of a name."""

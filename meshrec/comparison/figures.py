@@ -45,6 +45,7 @@ DETECTION = Metric(
     "lower",
     "Mean distance of the shown limb joints from the keypoints of confidence 0.3 or more, in pixels of a person whose "
     "box is 1000 px high or wide.",
+    judges=False,
 )
 
 ACCURACY = (
@@ -60,8 +61,8 @@ ACCURACY = (
         "2D from truth",
         "px",
         "lower",
-        "Mean distance in the image of the 14 joints from the true ones, in pixels of a person whose box is 1000 px "
-        "high or wide.",
+        "Mean distance in the image of the 14 joints from the true ones, those outside the picture too, in pixels of a "
+        "person whose box is 1000 px high or wide.",
     ),
     DETECTION,
 )

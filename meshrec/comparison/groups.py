@@ -41,11 +41,16 @@ def groups_of(people: RecordPeople) -> dict[str, tuple[str, ...]]:
 
 
 def parts_of(sequences: Sequence[str]) -> dict[str, tuple[str, ...]]:
-    """The sequences; or each part of their names, where all have as many parts, under what these have in common."""
+    """The sequences; or each part of their names, where all have as many parts, under what these have in common.
+
+    Parts that have the same in common are not told apart.
+    """
     parts = list(zip(*(name.split("/") for name in sequences), strict=False))
     if len({name.count("/") for name in sequences}) != 1 or len(parts) < 2:
         return {"sequence": tuple(sequences)}
     kinds = {_kind(names, place): names for place, names in enumerate(parts)}
+    if len(kinds) < len(parts):
+        return {"sequence": tuple(sequences)}
     return {kind: tuple(name.removeprefix(f"{kind}_") for name in names) for kind, names in kinds.items()}
 
 

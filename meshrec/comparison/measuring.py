@@ -90,8 +90,9 @@ def asked(
     figures = {0.0: _figures(few, plain, true)}
     for noise in (noise for noise in noise_px if noise):
         noisy = few.with_noise(noise, seed)
-        answers = {contestant.name: contestant.about(noisy).found for contestant in contestants if contestant.asks}
-        figures[noise] = _figures(few, answers, true)
+        anew = {contestant.name: contestant.about(noisy).found for contestant in contestants if contestant.asks}
+        told = _figures(few, plain | anew, true)
+        figures[noise] = {name: told[name] for name in anew}
     answered = {name: found.joints17_m.isfinite().all(-1).all(-1).numpy() for name, found in plain.items()}
     problems = tuple(problem for each in said.values() for problem in each.problems)
     return Asked(figures, _joints_mm(plain, true), answered, problems)

@@ -18,8 +18,8 @@ from meshrec.comparison.page_tables import (
     levels_table,
     main_tables,
 )
-from meshrec.comparison.sentences import AGREEMENT_ONLY
-from meshrec.comparison.summaries import better
+from meshrec.comparison.sentences import AGREEMENT_ONLY, counted
+from meshrec.comparison.summaries import better, joint_goal
 
 SCRIPTS = ("view3d.js", "page.js")
 
@@ -28,8 +28,8 @@ READING = {
     "the median, the dot the mean with its 95 % interval. The largest 2 % are not drawn.",
     "angles": "Mean over the people who face that way, with 1.96 standard errors, as if nobody were alike.",
     "noise": "Gaussian noise was added to the keypoints; the band is the 95 % interval over people.",
-    "joints": "Mean distance of each joint from its place, about the pelvis and with no alignment, one bar a branch; "
-    "the number is the smallest of them in millimetres.",
+    "joints": "Mean distance of each joint from {}, about the pelvis and with no alignment, one bar a branch; the "
+    "number is the smallest of them in millimetres.",
 }
 
 
@@ -82,7 +82,7 @@ def _scripts() -> str:
 
 def _opening(comparison: Comparison) -> str:
     people = (
-        f"{len(comparison.people):,} people, {len(comparison.branches)} branches, from {', '.join(comparison.data)}."
+        f"{counted(len(comparison.people))}, {len(comparison.branches)} branches, from {', '.join(comparison.data)}."
     )
     opening = tag("h1", text(comparison.title)) + tag("p", text(people), class_="lead")
     if comparison.against == "each other":
@@ -120,7 +120,7 @@ def _metric_figures(comparison: Comparison, name: str, heading: str, draw: Calla
     figures = ""
     for metric in comparison.metrics:
         if drawing := draw(comparison, metric):
-            sense = f"{metric.better} is {better(comparison)}"
+            sense = f"{metric.better} is {better(comparison, metric)}"
             caption = tag("figcaption", tag("b", text(heading)), f" ({sense}). ", text(READING[name]))
             figures += tag("figure", caption, drawing, class_=f"chart {name}", data_metric=metric.name)
     return figures
@@ -129,7 +129,8 @@ def _metric_figures(comparison: Comparison, name: str, heading: str, draw: Calla
 def _joints(comparison: Comparison) -> str:
     if not (drawing := joints(comparison)):
         return ""
-    caption = tag("figcaption", tag("b", "Joint by joint"), " (whatever the measure). ", text(READING["joints"]))
+    reading = READING["joints"].format(joint_goal(comparison))
+    caption = tag("figcaption", tag("b", "Joint by joint"), " (whatever the measure). ", text(reading))
     exact = tag("details", tag("summary", "the numbers"), joints_table(comparison))
     return tag("figure", caption, drawing, exact, class_="chart joints")
 
@@ -139,6 +140,6 @@ def _protocol(comparison: Comparison) -> str:
     for metric in comparison.metrics:
         unit = f", {metric.unit}" if metric.unit else ""
         told += tag("dt", text(metric.label)) + tag(
-            "dd", text(f"{metric.what} ({metric.better} is {better(comparison)}{unit})")
+            "dd", text(f"{metric.what} ({metric.better} is {better(comparison, metric)}{unit})")
         )
     return tag("dl", told)

@@ -5,9 +5,12 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from meshrec.comparison.comparison import EVERYBODY, Comparison, Difference, Interval, Metric
 from meshrec.comparison.markup import Scale, decimals, ink, number, tag, text
-from meshrec.comparison.summaries import better, joint_means, level_means, levels
+from meshrec.comparison.summaries import better, joint_means, level_means, levels, winner
 
-ANSWERED = "Means over the people whom a branch answers, with 95 % intervals."
+ANSWERED = (
+    "Means over the people whom a branch answers, with 95 % intervals, and medians: a few lost people move a mean far, "
+    "and a median hardly."
+)
 SHARED = "The same people for every branch: those whom all answer."
 BOLD = "Bold is who is {} than every other branch on the same people, beyond the doubt of the interval."
 
@@ -17,7 +20,7 @@ def main_tables(comparison: Comparison) -> str:
     table = tag("p", f"{ANSWERED} {BOLD.format(better(comparison))}", class_="note") + means_table(
         comparison, comparison.means
     )
-    if not any(comparison.unanswered.values()) or not comparison.shared_means:
+    if not (comparison.answers_differ and comparison.shared_means):
         return table
     return table + tag("p", SHARED, class_="note") + means_table(comparison, comparison.shared_means)
 
@@ -58,7 +61,8 @@ def _mean(mean: Interval | None, places: int, best: bool) -> str:
     if mean is None or not math.isfinite(mean.mean):
         return tag("td", "–", data_value="")
     value = tag("b" if best else "span", number(mean.mean, places))
-    return tag("td", value, tag("small", _bounds(mean, places)), data_value=repr(float(mean.mean)))
+    middle = tag("small", f"median {number(mean.median, places)}") if math.isfinite(mean.median) else ""
+    return tag("td", value, tag("small", _bounds(mean, places)), middle, data_value=repr(float(mean.mean)))
 
 
 def _plain(value: float) -> str:
@@ -78,20 +82,12 @@ def _places(means: Iterable[Interval]) -> int:
 
 
 def _best(comparison: Comparison, metric: Metric) -> str | None:
-    """Who is better than every other branch beyond doubt, if anybody is."""
+    """Who is better than every other branch beyond doubt, if anybody is and the metric judges."""
     pairs = [each for each in comparison.differences if each.metric == metric.name and each.group == EVERYBODY]
     pairs = [each for each in pairs if each.interval.people]
     rivals = {name for each in pairs for name in (each.one, each.other)}
-    won = [_better(comparison, each) for each in pairs]
+    won = [winner(comparison, each) for each in pairs]
     return next((name for name in rivals if won.count(name) == len(rivals) - 1), None)
-
-
-def _better(comparison: Comparison, each: Difference) -> str | None:
-    """Who of a pair is better, if the interval leaves no doubt."""
-    if not each.settled:
-        return None
-    lower = each.interval.mean < 0
-    return each.one if lower == (comparison.metric(each.metric).better == "lower") else each.other
 
 
 def differences_table(comparison: Comparison) -> str:
@@ -140,7 +136,8 @@ def _difference(comparison: Comparison, each: Difference, scale: Scale, places: 
     who = f"{each.level or 'everybody'}"
     people = tag("small", f" {each.interval.people:,}")
     told = tag("span", number(each.interval.mean, places)) + tag("small", _bounds(each.interval, places))
-    wins = f"{each.wins:.0%}" if math.isfinite(each.wins) else "–"
+    judged = comparison.metric(each.metric).judges and math.isfinite(each.wins)
+    wins = f"{each.wins:.0%}" if judged else "–"
     drawn = tag("td", _range(comparison, each, scale), class_="range")
     return tag("tr", tag("th", text(who), people, scope="row"), tag("td", told), drawn, tag("td", wins))
 
@@ -150,8 +147,8 @@ def _range(comparison: Comparison, each: Difference, scale: Scale) -> str:
     interval = each.interval
     if not all(map(math.isfinite, (interval.mean, interval.low, interval.high))):
         return ""
-    winner = _better(comparison, each)
-    color = "unsettled" if winner is None else ink(comparison.branches.index(winner))
+    won = winner(comparison, each)
+    color = "unsettled" if won is None else ink(comparison.branches.index(won))
     zero, low, high, mean = (scale.at(value) for value in (0.0, interval.low, interval.high, interval.mean))
     content = tag("line", class_="zero", x1=zero, x2=zero, y1=0.0, y2=16.0)
     content += tag("line", class_="whisker", x1=low, x2=high, y1=8.0, y2=8.0)

@@ -117,7 +117,7 @@ class RecordPeople:
     """Those of records: all whose pose and shape are known, or, where nobody's are, everybody."""
 
     def __init__(self, records: Sequence[Records], most: int | None = None) -> None:
-        self.records, self.data = tuple(records), tuple(f"{each.name} ({each.path})" for each in records)
+        self.records, self.data = tuple(records), tuple(readable(f"{each.name} ({each.path})") for each in records)
         bodies = [each.known_bodies for each in records]
         self.known = any(mask.any() for mask in bodies)
         self.numbers = np.flatnonzero(np.concatenate(bodies)) if self.known else np.arange(sum(map(len, records)))
@@ -162,12 +162,14 @@ class RecordPeople:
 
     def told(self) -> tuple[str, ...]:
         """Row, file and source."""
-        return tuple(self.records[which].told(int(row)) for which, row in zip(self.which, self.row, strict=True))
+        places = zip(self.which, self.row, strict=True)
+        return tuple(readable(self.records[which].told(int(row))) for which, row in places)
 
     def clips(self) -> tuple[str, ...]:
-        """Subject and sequence, where subjects are told: records that name none have people who are not alike."""
-        subjects, sequences = self.texts("subject"), self.texts("sequence")
-        return tuple(f"{who}\0{clip}" if who else "" for who, clip in zip(subjects, sequences, strict=True))
+        """Data set, subject and sequence, where subjects are told: people of none are not alike."""
+        names = (self.records[which].name for which in self.which)
+        told = zip(names, self.texts("subject"), self.texts("sequence"), strict=True)
+        return tuple(f"{data}\0{who}\0{clip}" if who else "" for data, who, clip in told)
 
     def texts(self, column: str) -> list[str]:
         """A column of text."""
@@ -201,7 +203,7 @@ class PhotoPeople:
                 photo = read_photo(path)
                 found, camera = detector(photo), camera_of(photo)
                 self.people += [
-                    (path, person, camera, f"person {place} of {path}") for place, person in enumerate(found)
+                    (path, person, camera, readable(f"person {place} of {path}")) for place, person in enumerate(found)
                 ]
                 problems += [] if found else [f"{path}: no person was found."]
             except MeshrecError as error:
@@ -260,6 +262,11 @@ def true_found(model: BodyModel, few: Few, skin: bool) -> Found:
     vertices = model(params).vertices_m - root[:, None] if skin else None
     known = torch.where(few.placed[:, None] > 0, root.cpu().float(), torch.nan)
     return Found((joints17 - root[:, None]).cpu().float(), known, None if vertices is None else vertices.cpu().float())
+
+
+def readable(words: str) -> str:
+    """Words as any file can hold them: what is no text in the name of a file becomes question marks."""
+    return words.encode("utf-8", "replace").decode()
 
 
 def evenly(numbers: Int[np.ndarray, "N"], most: int) -> Int[np.ndarray, "n"]:

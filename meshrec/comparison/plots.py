@@ -8,7 +8,16 @@ import numpy as np
 
 from meshrec.comparison.charts import FACING
 from meshrec.comparison.comparison import EVERYBODY, Comparison, Interval, Metric
-from meshrec.comparison.summaries import angle_curves, better, density, joint_means, measured, noise_curves
+from meshrec.comparison.summaries import (
+    angle_curves,
+    better,
+    density,
+    joint_goal,
+    joint_means,
+    measured,
+    noise_curves,
+    winner,
+)
 from meshrec.files import write_whole
 
 if TYPE_CHECKING:
@@ -72,7 +81,7 @@ def _panels(comparison: Comparison, title: str, drawing: Drawing) -> "Figure | N
 
 def _opened(axes: "Axes", comparison: Comparison, metric: Metric) -> None:
     unit = f", {metric.unit}" if metric.unit else ""
-    axes.set_title(f"{metric.label}{unit} ({metric.better} is {better(comparison)})", fontsize=10)
+    axes.set_title(f"{metric.label}{unit} ({metric.better} is {better(comparison, metric)})", fontsize=10)
     axes.spines[["top", "right"]].set_visible(False)
 
 
@@ -161,21 +170,22 @@ def _joints(comparison: Comparison) -> "Figure | None":
         )
     names = [joint.replace("_", " ") for joint in comparison.joint_names]
     axes.set_xticks(range(len(names)), names, rotation=35, ha="right", rotation_mode="anchor")
-    axes.set_title("Mean error of each joint about the pelvis, no alignment, with 1.96 standard errors, mm")
+    goal = joint_goal(comparison)
+    axes.set_title(f"Distance of each joint from {goal}, about the pelvis, with 1.96 standard errors, mm")
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False)
     return figure
 
 
 def _differences(comparison: Comparison, metric: Metric) -> Draw | None:
-    """Every pair on everybody: the interval in the colour of the winner, grey where it holds zero."""
+    """Every pair on everybody: the interval in the colour of the winner, grey where nobody wins."""
     found = [each for each in comparison.differences if each.metric == metric.name and each.group == EVERYBODY]
     found = [each for each in found if np.isfinite(each.interval.mean)]
 
     def draw(axes: "Axes") -> None:
         for row, each in enumerate(found):
-            winner = each.one if (each.interval.mean < 0) == (metric.better == "lower") else each.other
-            ink = _ink(comparison, winner) if each.settled else GREY
+            won = winner(comparison, each)
+            ink = GREY if won is None else _ink(comparison, won)
             axes.plot([each.interval.low, each.interval.high], [row, row], color=ink, linewidth=2.5)
             axes.plot([each.interval.mean], [row], "o", color=ink, markeredgecolor="white")
         axes.axvline(0, color=GREY, linewidth=1, linestyle=":")

@@ -73,7 +73,8 @@ def open_predictions(named: str, model: BodyModel, people: int) -> Predicted:
             f"{path} has neither {JOINTS} (P, 17, 3) nor {VERTICES} (P, V, 3): one of them is needed, in metres and in "
             f"the axes of the camera."
         )
-    count = len(next(iter(arrays.values())))
+    given = next(arrays[array] for array in (JOINTS, VERTICES) if array in arrays)
+    count = len(given) if given.ndim else 0
     shapes = {JOINTS: (count, len(H36M17), 3), VERTICES: (count, len(model.parts), 3), ROOT: (count, 3)}
     for array, shape in shapes.items():
         if array in arrays:

@@ -1,8 +1,10 @@
 """Which branch is better, where, and by how much, in words."""
 
+import math
 from collections.abc import Sequence
 
 from meshrec.comparison.comparison import EVERYBODY, Comparison, Difference, Flip, Interval, Metric
+from meshrec.comparison.statistics import FEWEST
 
 AGREEMENT_ONLY = (
     "Nobody's true body is known here: the figures say how far the branches are from each other and from the "
@@ -30,13 +32,15 @@ def sentences_of(comparison: Comparison) -> tuple[str, ...]:
 
 
 def amount(interval: Interval, metric: Metric) -> str:
-    """`45.2 mm [44.1, 46.3]`."""
-    digits = _digits(metric)
+    """`45.2 mm [44.1, 46.3]`; without bounds where these are not known."""
+    digits = digits_of(metric)
     unit = f" {metric.unit}" if metric.unit else ""
-    return f"{interval.mean:.{digits}f}{unit} [{interval.low:.{digits}f}, {interval.high:.{digits}f}]"
+    bounds = f" [{interval.low:.{digits}f}, {interval.high:.{digits}f}]" if math.isfinite(interval.low) else ""
+    return f"{interval.mean:.{digits}f}{unit}{bounds}"
 
 
-def _digits(metric: Metric) -> int:
+def digits_of(metric: Metric) -> int:
+    """Decimals that its figures are told with."""
     return 1 if metric.unit else 3
 
 
@@ -50,7 +54,7 @@ def _order(comparison: Comparison, metric: Metric) -> list[str]:
     if not ranked:
         return []
     people = means[ranked[0]].people
-    whom = f"{people:,} people" if people == len(comparison.people) else f"the {people:,} people whom all answer"
+    whom = counted(people) if people == len(comparison.people) else f"the {counted(people)} whom all answer"
     return [f"By {metric.label} over {whom}, the best first: {listed}."]
 
 
@@ -61,7 +65,12 @@ def _pairs(comparison: Comparison, metric: Metric) -> list[str]:
 
 def _pair(difference: Difference, metric: Metric) -> str:
     better, worse, by, wins = _turned(difference, metric)
-    people = f"{difference.interval.people:,} people whom both answer"
+    people = f"{counted(difference.interval.people)} whom both answer"
+    if not math.isfinite(by.low):
+        return (
+            f"Between {better} and {worse} nothing is decided by {metric.label}: the difference is "
+            f"{amount(by, metric)} over {people}, too few, or of too few clips, to say how sure that is."
+        )
     if not difference.settled:
         return (
             f"Between {better} and {worse} {metric.label} does not decide: the difference is {amount(by, metric)} over "
@@ -81,7 +90,8 @@ def _turned(difference: Difference, metric: Metric) -> tuple[str, str, Interval,
     else:
         better, worse, wins = difference.other, difference.one, 1 - difference.wins
     if interval.mean <= 0:
-        interval = Interval(-interval.mean, -interval.high, -interval.low, interval.people)
+        mean, low, high = (0.0 - value for value in (interval.mean, interval.high, interval.low))
+        interval = Interval(mean, low, high, interval.people, 0.0 - interval.median)
     return better, worse, interval, wins
 
 
@@ -105,8 +115,8 @@ def _exceptions(comparison: Comparison, metric: Metric) -> list[str]:
     if groups and not found:
         where = listed(sorted(groups))
         return [
-            f"At every level of {where} the order of any two branches is the same as among everybody, or its interval "
-            f"holds zero."
+            f"At every level of {where} that has {FEWEST} people or more the order of any two branches is the same as "
+            f"among everybody, or is not settled."
         ]
     more = len(found) - MOST_EXCEPTIONS
     rest = [f"{more:,} more such levels are in differences.csv."] if more > 0 else []
@@ -118,6 +128,11 @@ def place_of(difference: Difference) -> str:
     return f"Where {difference.group} is {difference.level!r},"
 
 
+def counted(people: int) -> str:
+    """So many people."""
+    return "1 person" if people == 1 else f"{people:,} people"
+
+
 def listed(names: Sequence[str]) -> str:
     """Names as a list of words."""
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
@@ -126,7 +141,7 @@ def listed(names: Sequence[str]) -> str:
 def _unanswered(comparison: Comparison) -> list[str]:
     people = len(comparison.people)
     return [
-        f"{branch} says nothing of {count:,} of the {people:,} people; they are in none of its means."
+        f"{branch} says nothing of {count:,} of {counted(people)}, who are in none of its means."
         for branch, count in comparison.unanswered.items()
         if count
     ]
@@ -163,23 +178,26 @@ def _noise(comparison: Comparison, metric: Metric) -> list[str]:
     most = max(curve.noise_px[-1] for curve in comparison.noise)
     told += [_flip(flip, metric, most) for flip in comparison.flips]
     if not comparison.flips:
-        told.append(f"Noise of up to {most:g} px turns the order of no two branches by {metric.label}.")
+        told.append(f"With {most:g} px of noise no two branches stand in another order by mean {metric.label}.")
     return told
 
 
 def _flip(flip: Flip, metric: Metric, most_px: float) -> str:
+    """Where the order turns, and whether it is sure before and after."""
     noise = flip.noise_px
-    settled = noise.high <= most_px
-    high = f"{noise.high:.1f}" if settled else f"beyond {most_px:g}"
-    then = (
-        f"and {flip.other} is better from there on"
-        if settled
-        else f"and whether {flip.other} is better beyond is not settled at {most_px:g} px"
-    )
-    return (
-        f"{flip.one} is better than {flip.other} by {metric.label} up to {noise.mean:.1f} px of noise on the keypoints "
-        f"[{noise.low:.1f}, {high}], {then}."
-    )
+    sure_before, sure_after = noise.low > 0, noise.high <= most_px
+    high = f"{noise.high:.1f}" if sure_after else f"beyond {most_px:g}"
+    turn = f"by {metric.label} up to {noise.mean:.1f} px of noise on the keypoints [{noise.low:.1f}, {high}]"
+    if not (sure_before or sure_after):
+        return (
+            f"{flip.one} is ahead of {flip.other} {turn}, and {flip.other} from there on, but neither is settled from "
+            f"0 to {most_px:g} px."
+        )
+    first = f"{flip.one} is {'better than' if sure_before else 'ahead of'} {flip.other} {turn}"
+    first += "," if sure_before else ", which is not settled without noise,"
+    if sure_after:
+        return f"{first} and {flip.other} is better from there on."
+    return f"{first} and whether {flip.other} is better beyond is not settled at {most_px:g} px."
 
 
 def _of(comparison: Comparison, metric: Metric, group: str) -> list[Difference]:

@@ -19,7 +19,7 @@ TAIL_PERCENT = 2.5
 """Of the draws lie on each side of an interval."""
 
 FEWEST = 5
-"""Of a group with fewer people nothing is said."""
+"""Of a group with fewer people nothing is said, and of a mean over fewer clusters not how sure it is."""
 
 MOST_LEVELS = 40
 """Of a group with more levels nothing is said."""
@@ -78,16 +78,27 @@ def intervals(
     values: Float[np.ndarray, "N C"], cluster: Int[np.ndarray, "N"] | None = None, seed: int = 0
 ) -> list[Interval]:
     """The mean of each column over the people who have it, and its percentile interval."""
-    drawn = drawn_means(values, cluster, seed)
-    return [_interval(column, means) for column, means in zip(values.T, drawn.T, strict=True)]
+    drawn, having = drawn_means(values, cluster, seed), clusters_having(values, cluster)
+    return [_interval(*each) for each in zip(values.T, drawn.T, having, strict=True)]
 
 
-def _interval(column: Float[np.ndarray, "N"], drawn: Float[np.ndarray, "draws"]) -> Interval:
+def clusters_having(
+    values: Float[np.ndarray, "N C"], cluster: Int[np.ndarray, "N"] | None = None
+) -> Int[np.ndarray, "C"]:
+    """In how many clusters somebody has each column."""
+    cluster = np.arange(len(values)) if cluster is None else cluster
+    return np.array([len(np.unique(cluster[known])) for known in np.isfinite(values).T], int)
+
+
+def _interval(
+    column: Float[np.ndarray, "N"], drawn: Float[np.ndarray, "draws"], clusters: int | np.integer
+) -> Interval:
+    """Bounds are told of enough clusters: draws of one alone are all the same, and would look certain."""
     known, drawn = column[np.isfinite(column)], drawn[np.isfinite(drawn)]
     if not len(known):
         return Interval(math.nan, math.nan, math.nan, 0)
-    low, high = np.percentile(drawn, (TAIL_PERCENT, 100 - TAIL_PERCENT))
-    return Interval(float(known.mean()), float(low), float(high), len(known))
+    low, high = np.percentile(drawn, (TAIL_PERCENT, 100 - TAIL_PERCENT)) if clusters >= FEWEST else (math.nan, math.nan)
+    return Interval(float(known.mean()), float(low), float(high), len(known), float(np.median(known)))
 
 
 def means_of(
@@ -149,13 +160,14 @@ def level_differences(
 
 
 def members_of(labels: Sequence[str]) -> dict[str, Bool[np.ndarray, "N"]]:
-    """Who belongs to each level of a group: none where there is one level or very many, or nearly nobody in it."""
+    """Who belongs to each level of a group that has enough people; none where these levels are not two or very many."""
     names = np.array(labels)
     levels = [str(level) for level in np.unique(names) if level]
     if not 1 < len(levels) <= MOST_LEVELS:
         return {}
     members = {level: names == level for level in levels}
-    return {level: who for level, who in members.items() if who.sum() >= FEWEST}
+    members = {level: who for level, who in members.items() if who.sum() >= FEWEST}
+    return members if len(members) > 1 else {}
 
 
 def joint_differences(
@@ -184,7 +196,7 @@ def flips_of(
 ) -> list[Flip]:
     """Pairs of branches of which one is better with the least noise and the other with the most, and where they meet.
 
-    The figures are of every noise, in pixels, the least first.
+    The figures are of every noise, in pixels, the least first. Of pairs with too few people nothing is said.
     """
     noise_px, levels = tuple(figures), tuple(figures.values())
     sign = 1.0 if metric.better == "lower" else -1.0
@@ -193,11 +205,12 @@ def flips_of(
         curves = sign * _table([level[one][metric.name] - level[other][metric.name] for level in levels])
         known = np.isfinite(curves).all(axis=1)
         mean = curves[known].mean(axis=0) if known.any() else np.zeros(len(levels))
-        if mean[0] * mean[-1] >= 0:
+        if mean[0] * mean[-1] >= 0 or len(np.unique(cluster[known])) < FEWEST:
             continue
         turn = -np.sign(mean[0])
-        drawn = meetings_px(noise_px, turn * drawn_means(curves[known], cluster[known], seed))
-        low, high = np.percentile(drawn, (TAIL_PERCENT, 100 - TAIL_PERCENT), method="inverted_cdf")
+        drawn = turn * drawn_means(curves[known], cluster[known], seed)
+        low = np.percentile(meetings_px(noise_px, drawn), TAIL_PERCENT, method="inverted_cdf")
+        high = np.percentile(partings_px(noise_px, drawn), 100 - TAIL_PERCENT, method="inverted_cdf")
         middle = float(meetings_px(noise_px, turn * mean[None])[0])
         better, worse = (one, other) if mean[0] < 0 else (other, one)
         found.append(Flip(metric.name, better, worse, Interval(middle, float(low), float(high), int(known.sum()))))
@@ -206,11 +219,24 @@ def flips_of(
 
 def meetings_px(noise_px: Sequence[float], curves: Float[np.ndarray, "D L"]) -> Float[np.ndarray, "D"]:
     """Where each curve first rises to zero, on straight lines between the levels of noise; infinite: nowhere."""
+    places, rises = _rises_px(noise_px, curves)
+    return np.where(curves[:, 0] >= 0, noise_px[0], np.where(rises, places, math.inf).min(axis=1))
+
+
+def partings_px(noise_px: Sequence[float], curves: Float[np.ndarray, "D L"]) -> Float[np.ndarray, "D"]:
+    """From where on each curve is not below zero any more; infinite: it ends below."""
+    places, rises = _rises_px(noise_px, curves)
+    return np.where(curves[:, -1] < 0, math.inf, np.where(rises, places, noise_px[0]).max(axis=1))
+
+
+def _rises_px(
+    noise_px: Sequence[float], curves: Float[np.ndarray, "D L"]
+) -> tuple[Float[np.ndarray, "D K"], Bool[np.ndarray, "D K"]]:
+    """Where each curve rises to zero between two levels of noise, and whether it does."""
     noise, rise = np.array(noise_px, float), np.diff(curves, axis=1)
-    crosses = (curves[:, :-1] < 0) & (curves[:, 1:] >= 0)
-    share = np.divide(-curves[:, :-1], rise, out=np.zeros_like(rise), where=crosses)
-    places = np.where(crosses, noise[:-1] + share * np.diff(noise), math.inf).min(axis=1)
-    return np.where(curves[:, 0] >= 0, noise[0], places)
+    rises = (curves[:, :-1] < 0) & (curves[:, 1:] >= 0)
+    share = np.divide(-curves[:, :-1], rise, out=np.zeros_like(rise), where=rises)
+    return noise[:-1] + share * np.diff(noise), rises
 
 
 def _table(columns: Sequence[Float[np.ndarray, "N"]]) -> Float[np.ndarray, "N C"]:

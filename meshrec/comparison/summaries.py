@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
-from meshrec.comparison.comparison import EVERYBODY, Comparison, Interval, NoiseCurve
+from meshrec.comparison.comparison import EVERYBODY, Comparison, Difference, Interval, Metric, NoiseCurve
 
 BINS = 12
 """Of the viewing angle."""
@@ -47,9 +47,17 @@ class AngleCurve:
     people: Int[np.ndarray, "B"]
 
 
-def better(comparison: Comparison) -> str:
-    """What a branch is that has the better figure: where there is no truth, it only agrees more."""
-    return "better" if comparison.against == "truth" else "nearer"
+def better(comparison: Comparison, metric: Metric | None = None) -> str:
+    """What a branch is that has the better figure: by what judges nobody, or without truth, it only agrees more."""
+    return "better" if comparison.against == "truth" and (metric is None or metric.judges) else "nearer"
+
+
+def winner(comparison: Comparison, each: Difference) -> str | None:
+    """Who of a pair is better, if the metric judges and the interval leaves no doubt."""
+    metric = comparison.metric(each.metric)
+    if not (each.settled and metric.judges):
+        return None
+    return each.one if (each.interval.mean < 0) == (metric.better == "lower") else each.other
 
 
 def density(values: Float[np.ndarray, "N"]) -> Density | None:
@@ -105,11 +113,16 @@ def mean_interval(values: Float[np.ndarray, "N"]) -> Interval:
         return Interval(np.nan, np.nan, np.nan, len(values))
     mean, reach = float(values.mean()), float(SURE * values.std(ddof=1) / np.sqrt(len(values)))
     low, high = max(mean - reach, float(values.min())), min(mean + reach, float(values.max()))
-    return Interval(mean, low, high, len(values))
+    return Interval(mean, low, high, len(values), float(np.median(values)))
+
+
+def joint_goal(comparison: Comparison) -> str:
+    """What the distances of joints are from."""
+    return "its true place" if comparison.against == "truth" else "where the other branches have it"
 
 
 def joint_means(comparison: Comparison) -> dict[str, dict[str, Interval]]:
-    """Of a branch, of a joint: its mean error in millimetres; none where there is no truth."""
+    """Of a branch, of a joint: its mean distance from `joint_goal` in millimetres."""
     return {
         branch: {joint: mean_interval(column) for joint, column in zip(comparison.joint_names, errors.T, strict=True)}
         for branch, errors in comparison.joint_errors_mm.items()

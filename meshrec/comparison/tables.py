@@ -13,6 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from meshrec.comparison.comparison import Comparison, Difference, Interval, Metric
+from meshrec.comparison.sentences import digits_of
 from meshrec.comparison.statistics import members_of
 
 Row = Sequence[str | int | float]
@@ -55,6 +56,8 @@ def _add_means(table: Table, comparison: Comparison, means: Mapping[str, Mapping
     for metric in comparison.metrics:
         cells = (told(means[branch][metric.name], metric) for branch in comparison.branches)
         table.add_row(escape(_heading(metric)), *cells)
+        middles = (_median(means[branch][metric.name], metric) for branch in comparison.branches)
+        table.add_row("  median", *middles, style="dim")
 
 
 def noise_table(comparison: Comparison, metric: Metric) -> Table:
@@ -73,8 +76,13 @@ def told(interval: Interval, metric: Metric) -> str:
     """A mean and its interval, in brackets that are none of rich's markup."""
     if not interval.people:
         return "-"
-    digits = 1 if metric.unit else 3
-    return escape(f"{interval.mean:.{digits}f} [{interval.low:.{digits}f}, {interval.high:.{digits}f}]")
+    digits = digits_of(metric)
+    bounds = f" [{interval.low:.{digits}f}, {interval.high:.{digits}f}]" if math.isfinite(interval.low) else ""
+    return escape(f"{interval.mean:.{digits}f}{bounds}")
+
+
+def _median(interval: Interval, metric: Metric) -> str:
+    return f"{interval.median:.{digits_of(metric)}f}" if math.isfinite(interval.median) else "-"
 
 
 def _heading(metric: Metric) -> str:
@@ -84,7 +92,7 @@ def _heading(metric: Metric) -> str:
 def tell(comparison: Comparison, console: Console) -> None:
     """Tables, sentences and the protocol, for reading."""
     console.print(main_table(comparison))
-    if any(comparison.unanswered.values()):
+    if comparison.answers_differ:
         console.print(shared_table(comparison))
     if comparison.noise:
         console.print(noise_table(comparison, comparison.metrics[0]))
@@ -109,7 +117,7 @@ def csv_files(comparison: Comparison) -> dict[str, str]:
     }
 
 
-_INTERVAL = ("mean", "low", "high", "people")
+_INTERVAL = ("mean", "low", "high", "people", "median")
 
 
 def csv_of(headings: Sequence[str], rows: Iterable[Row]) -> str:
@@ -125,8 +133,8 @@ def _unknown(cell: str | int | float) -> bool:
     return isinstance(cell, float) and not math.isfinite(cell)
 
 
-def _cells(interval: Interval) -> tuple[float, float, float, int]:
-    return interval.mean, interval.low, interval.high, interval.people
+def _cells(interval: Interval) -> tuple[float, float, float, int, float]:
+    return interval.mean, interval.low, interval.high, interval.people, interval.median
 
 
 def _summary(comparison: Comparison) -> Iterator[Row]:

@@ -22,7 +22,7 @@ TOLD = 4
 
 
 class JointGuess(nn.Module):
-    """4.3 million parameters, of which a hundredth of the work of a backbone is made: residual layers without pictures.
+    """Residual layers, 4.3 million parameters, and a hundredth of a backbone's work.
 
     The joints are read back from their maps, so that it takes what the backbone takes.
     """

@@ -86,7 +86,7 @@ class MeshRegressor(nn.Module):
         if self.backbone is not None and self.head is not None:
             return self.head(self.backbone(image), guess)
         assert guess is not None
-        return regressed(guess, guess.new_zeros(len(guess), 1 + PARTS, 1, 1))
+        return regressed(guess, guess.new_zeros(guess.shape[0], 1 + PARTS, 1, 1))
 
 
 class LightRegressor(nn.Module):
@@ -124,10 +124,10 @@ def folded(network: MeshRegressor, precision: Precision = "float32") -> LightReg
     """
     light = copy.deepcopy(network).eval().requires_grad_(False)
     _fold(light)
-    dtype = torch.bfloat16 if precision == "bfloat16" else next(light.parameters()).dtype
-    for module in light.modules():
-        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
-            module.to(dtype)
+    maps = [module for module in light.modules() if isinstance(module, nn.Conv2d | nn.ConvTranspose2d)]
+    dtype = torch.bfloat16 if precision == "bfloat16" and maps else next(light.parameters()).dtype
+    for module in maps:
+        module.to(dtype)
     light.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return LightRegressor(light, dtype)
 

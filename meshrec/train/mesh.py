@@ -60,7 +60,8 @@ class MeshRun:
     synthetic: SyntheticConfig = field(default_factory=SyntheticConfig)
     """Who these are, and how they are taken."""
     synthetic_repeats: int = 1
-    """Each of them is learned from in so many steps, found with other errors each time: so much less is drawn."""
+    """Each of them is learned from in so many steps, found with other errors each time: so much less is drawn. Those of
+    up to 134 steps stay in the memory, and those of 67 are drawn first when a run goes on."""
     errors: DetectorErrors = field(default_factory=DetectorErrors)
     """How the detector errs that finds the joints of synthetic people; those of records count as found."""
     validation: tuple[Path, ...] = ()
@@ -96,6 +97,8 @@ class MeshRun:
     def __post_init__(self) -> None:
         require_positive(self, "workers")
         require_range(self, synthetic_repeats=(1, 1000), synthetic_share=(0, 1), validation_synthetic=(0, 1_000_000))
+        if self.network.backbone == "none" and self.losses.parts:
+            raise ValueError(f"losses.parts is {self.losses.parts}; a network without a backbone draws no parts")
         if self.norms == "batch" and self.loop.batch < 2 * self.loop.accumulate:
             raise ValueError(f"loop.batch is {self.loop.batch}; batch norms need 2 examples in each part at least")
 
@@ -200,7 +203,7 @@ class MeshTask:
         loop = self.config.loop
         steps = range(max(0, self._step + 1 - loop.log_every), self._step + 1)
         shares = {f"share/{name}": share for name, share in self.crowd.shares(steps, loop.batch).items()}
-        return shares | {"loader_images_per_s": self.crowd.alone_per_s(loop.batch)}
+        return shares | self.crowd.alone_per_s(loop.batch)
 
     def _people(self, step: int, share: Share) -> Sighted:
         """A share's people; what the process accumulates is taken from the loaders in one piece."""

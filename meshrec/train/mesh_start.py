@@ -49,11 +49,21 @@ def started(config: MeshNetConfig, start: Path | None, start_is: StartIs, seed: 
 
 def _with_guess(network: MeshRegressor, given: MeshRegressor, path: Path) -> MeshRegressor:
     """A network that guesses by the joints as another one does; it learns to correct that guess, which stays."""
+    if network.head is None:
+        raise MeshrecError(
+            "start_is is guess, and there is nothing to learn beside the guess: network.backbone is none. Choose a "
+            "backbone, or go on with the guess itself by --start-is regressor."
+        )
     if network.guess is None or given.guess is None:
         lacks = "network.base" if network.guess is None else f"that of {path}"
         raise MeshrecError(
             f"start_is is guess, which only networks have whose base is joints, and {lacks} is another. Set "
             f"network.base to joints, and name the weights of a network of that base with --start FILE."
+        )
+    if network.config.root != given.config.root:
+        raise MeshrecError(
+            f"start is {path}, a network whose root is {given.config.root}; network.root is {network.config.root}. Set "
+            f"network.root to {given.config.root}."
         )
     network.guess.load_state_dict(given.guess.state_dict())
     network.guess.requires_grad_(False)

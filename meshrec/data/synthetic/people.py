@@ -35,8 +35,8 @@ NEAREST_M = 0.2
 CHUNK = 8
 """Places of a batch that are made at once: the same ones always, so that nothing depends on who asks for which."""
 
-ROUND = 64
-"""Steps, where everybody is seen more than once."""
+ROUND = 67
+"""Steps, where everybody is seen more than once: a prime, so that chunks that met once do not soon meet again."""
 
 FLESH = 1.2
 SKIN_M = 0.03
@@ -224,7 +224,7 @@ class SyntheticLoader:
         """The step for which the people were made who are seen in a chunk of this one: chunks meet others each time."""
         rounds, place = divmod(step, self.repeats * self.round)
         time, place = divmod(place, self.round)
-        return rounds * self.round + (place + time * (2 * chunk + 1)) % self.round
+        return rounds * self.round + (place + time * (chunk + 1)) % self.round
 
     def _made(self, step: int, chunk: int) -> People:
         return made(self.synthesizer, self.crop_px, self.augment, self.seed, step, chunk, self.drawn)
