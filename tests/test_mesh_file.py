@@ -134,5 +134,5 @@ def test_regressors_are_found_by_name_and_by_path(written, tmp_path, monkeypatch
     assert open_regressor("mesh_mine").config == CONFIG
     with pytest.raises(MeshrecError, match=r"mesh_pare\.ckpt holds no weights that torch saved"):
         open_regressor("mesh_pare")
-    with pytest.raises(MeshrecError, match=r"no mesh regressor named 'lift'; there is mesh_mine, mesh_pare\."):
+    with pytest.raises(MeshrecError, match=r"no mesh regressor named 'lift'; there is mesh, mesh_mine, mesh_pare\."):
         open_regressor("lift")

@@ -445,7 +445,6 @@ def test_a_branch_that_answers_nobody_is_no_result(model, folder, monkeypatch, c
 @pytest.mark.parametrize(
     ("flags", "sentence"),
     [
-        (["--branch", "mesh"], "--mesh-weights"),
         (["--branch", "fit", "--mesh-weights", "some.safetensors"], "leave them"),
         (["--branch", "mesh", "--mesh-weights", "missing.safetensors"], "missing.safetensors"),
         (["--height-m", "1.8"], "not for records"),
