@@ -4,6 +4,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
@@ -47,6 +48,9 @@ PHOTOS_AT_ONCE = 16
 
 MOST_BYTES = 200_000_000
 """Once their pixels fill so much of the memory, the branch is asked."""
+
+WRITERS = 2
+"""Photographs that are drawn and written at once."""
 
 FAR_ENDS = [[child for parent, child in SMPL24.bones if parent == joint] or [joint] for joint in range(len(SMPL24))]
 """The joints at which each joint's body part ends."""
@@ -222,17 +226,24 @@ class _Looked:
 
 
 def _answered(recoverer: Recoverer, waiting: Sequence[_Looked]) -> Iterator[Outcome]:
-    """The outcomes of photographs that were looked at."""
+    """The outcomes of photographs that were looked at; some are written at once."""
     began = time.perf_counter()
     sights = [looked.seen for looked in waiting if isinstance(looked.seen, Sight)]
     with torch.no_grad():
         answers = iter(ask(recoverer.branch, sights))
     share = (time.perf_counter() - began) / max(len(sights), 1)
-    for looked in waiting:
-        if isinstance(looked.seen, str):
-            yield Outcome(looked.photo, looked.folder, looked.seconds, error=looked.seen)
-        else:
-            yield _written(recoverer, looked, looked.seen, next(answers), share)
+    with ThreadPoolExecutor(WRITERS, "writer") as writers:
+        written = [
+            writers.submit(_written, recoverer, looked, looked.seen, next(answers), share)
+            for looked in waiting
+            if isinstance(looked.seen, Sight)
+        ]
+        outcomes = iter(written)
+        for looked in waiting:
+            if isinstance(looked.seen, str):
+                yield Outcome(looked.photo, looked.folder, looked.seconds, error=looked.seen)
+            else:
+                yield next(outcomes).result()
 
 
 def _written(
