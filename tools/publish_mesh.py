@@ -9,7 +9,7 @@ The weights are measured as they will be read, alone and with the fit, beside th
 import hashlib
 import json
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -30,6 +30,9 @@ from meshrec.prior_files import DEFAULT_PRIOR
 from meshrec.record_evaluation import TruthBodies, measured, protocol_of, roll_of
 from meshrec.record_report import RecordEvaluation
 from meshrec.train.mesh import MeshRun
+
+NAMED_ELSEWHERE = {"data": (), "validation": (), "start": None}
+"""Paths of the machine that trained, of which the card tells otherwise or nothing."""
 
 BRANCHES = ("mesh", "mesh+fit", "fit")
 
@@ -108,7 +111,7 @@ def card_of(publication: Publication, best: Path, weights: Path, console: Consol
         "motion": [f"{path.name} sha256 {checksum(path)}" for path in publication.sources],
         "backgrounds": publication.backgrounds,
         "never_trained_on": list(config.synthetic.without),
-        "how": plain(asdict(config)) | {"data": [], "validation": []},
+        "how": plain(asdict(replace(config, **NAMED_ELSEWHERE, synthetic=replace(config.synthetic, mocap=())))),
         "training": training_of(publication.run, config.loop.batch),
         "best_after": best.stem,
         "measured_how": "3DPW's protocol (14 joints by the H36M regressor, mm; PVE; coco17_px is the error of "
