@@ -63,6 +63,7 @@ def test_the_card_is_that_of_the_weights():
     assert card["sha256"] == hashlib.sha256(WEIGHTS.read_bytes()).hexdigest()
     assert card["licence"] == "Apache-2.0" and "mocap.cs.cmu.edu" in card["acknowledgement"]
     assert WEIGHTS.stat().st_size < 25e6
+    assert '"/' not in json.dumps(card), "no path of the machine that trained"
     for figures in card["measured"].values():
         assert figures["mesh"]["pa_mpjpe_mm"] < figures["fit"]["pa_mpjpe_mm"], "why it is the default"
         assert figures["mesh+fit"]["coco17_percent"] < min(figures[name]["coco17_percent"] for name in ("mesh", "fit"))

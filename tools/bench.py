@@ -74,7 +74,6 @@ CASES = {
     "mesh.inference.several": Case(partial(mesh.inference, "float32", mesh.CROPS), ratio=1.3),
     "mesh.inference.bfloat16": Case(partial(mesh.inference, "bfloat16", mesh.CROPS), ratio=1.8),
     "mesh.inference.difference": Case(mesh.difference, most=1e-5),
-    "mesh.bfloat16_loss": Case(mesh.bfloat16_loss, most=0.3),
     "mesh.onnx": Case(mesh.onnx, ratio=1),
     "render.224": Case(pictures.against_numpy, most=2),
     "render.224.trimesh": Case(pictures.against_trimesh, most=2),

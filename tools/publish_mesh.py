@@ -101,6 +101,7 @@ def training_of(run: Path, batch: int) -> dict[str, float]:
 def card_of(publication: Publication, best: Path, weights: Path, console: Console) -> dict[str, Any]:
     """Everything that a user should know of the weights."""
     config = read_config(publication.run / "config.yaml", MeshRun)
+    people = replace(config.synthetic, mocap=(), backgrounds=None)
     benchmarks = publication.benchmarks
     return {
         "name": publication.name,
@@ -111,7 +112,7 @@ def card_of(publication: Publication, best: Path, weights: Path, console: Consol
         "motion": [f"{path.name} sha256 {checksum(path)}" for path in publication.sources],
         "backgrounds": publication.backgrounds,
         "never_trained_on": list(config.synthetic.without),
-        "how": plain(asdict(replace(config, **NAMED_ELSEWHERE, synthetic=replace(config.synthetic, mocap=())))),
+        "how": plain(asdict(replace(config, **NAMED_ELSEWHERE, synthetic=people))),
         "training": training_of(publication.run, config.loop.batch),
         "best_after": best.stem,
         "measured_how": "3DPW's protocol (14 joints by the H36M regressor, mm; PVE; coco17_px is the error of "

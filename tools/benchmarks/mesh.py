@@ -1,8 +1,7 @@
 """The mesh regressor: inference against the same network in torch's own order, and ONNX against it.
 
 Its weights are those of the file that the environment variable MESHREC_MESH_WEIGHTS names, else it is PARE's own, an
-HRNet-W32, at random weights with batch norms that have seen the crops: how long it takes does not depend on them. What
-bfloat16 costs does, and is measured of the regressor that ships.
+HRNet-W32, at random weights with batch norms that have seen the crops: how long it takes does not depend on them.
 """
 
 import os
@@ -17,26 +16,15 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from benchmarks.clock import Figure, medians_s
-from meshrec.assets import REGRESSORS
-from meshrec.body import load_body_model
 from meshrec.data.crop import cut, normalised
-from meshrec.data.synthetic.people import SyntheticLoader
-from meshrec.data.synthetic.settings import SyntheticConfig
 from meshrec.export_onnx import INPUT, OUTPUTS, export_onnx
-from meshrec.metrics import pa_mpjpe_mm, root_relative
 from meshrec.models.mesh_file import open_regressor
 from meshrec.models.part_attention import Regressed
-from meshrec.models.proxy import proxy
 from meshrec.models.regressor import CHANNELS, MeshNetConfig, MeshRegressor, Precision, for_inference
-from meshrec.skeletons import H36M17
-from meshrec.train.mesh_people import COCO
-from meshrec.types import BodyParams, Square
+from meshrec.types import Square
 
 CROPS = 4
 """Of one photograph with some people."""
-
-JUDGED = 64
-"""People whose answers are compared."""
 
 WEIGHTS = "MESHREC_MESH_WEIGHTS"
 """The environment variable that names a file of weights."""
@@ -68,21 +56,6 @@ def difference(repeats: int) -> Figure:
     return Figure(float(apart), "1", note=whose)
 
 
-@torch.no_grad()
-def bfloat16_loss(repeats: int) -> Figure:
-    """By how much bfloat16 changes the PA-MPJPE of the shipped regressor, up or down, on synthetic people."""
-    del repeats
-    network, model = open_regressor(REGRESSORS.prefix), load_body_model()
-    people = SyntheticLoader(SyntheticConfig(), model, network.config.crop_px).take(0, slice(0, JUDGED))
-    image = proxy(people.pixels, people.points[:, COCO], people.weight[:, COCO])
-    true_m = root_relative(model.regressed(people.params, H36M17), H36M17)
-    single, half = (_joints_m(for_inference(network, precision)(image)) for precision in ("float32", "bfloat16"))
-    errors_mm = [float(pa_mpjpe_mm(said, true_m).mean()) for said in (single, half)]
-    apart_mm = float(pa_mpjpe_mm(half, single).mean())
-    note = f"{JUDGED} synthetic people: {errors_mm[0]:.1f} mm in float32; the answers are {apart_mm:.2f} mm apart"
-    return Figure(abs(errors_mm[1] - errors_mm[0]), "mm", note=note)
-
-
 def onnx(repeats: int) -> Figure:
     """Crops a second in onnxruntime, on as many threads as torch has."""
     import onnxruntime
@@ -104,13 +77,6 @@ def onnx(repeats: int) -> Figure:
     ours_s, peer_s = medians_s(lambda: session.run(list(OUTPUTS), {INPUT: pixels}), peer, repeats=repeats)
     note = f"{whose}; answers differ by {apart:.0e}"
     return Figure(CROPS / ours_s, "crops/s", CROPS / peer_s, PEER, note, more_is_better=True)
-
-
-@torch.no_grad()
-def _joints_m(said: Regressed) -> Float[Tensor, "N 17 3"]:
-    root, below = said.rotations[:, 0], said.rotations[:, 1:]
-    params = BodyParams(root, below, said.betas, torch.zeros(len(root), 3))
-    return root_relative(load_body_model().regressed(params, H36M17), H36M17)
 
 
 @cache
